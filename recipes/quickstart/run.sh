@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The whole pipeline on a laptop, under 20 minutes on two cores: an over-trained SFT checkpoint that stalls in RL, and
+# the same checkpoint rejuvenated, both trained by the real verl.
+#   bash recipes/quickstart/run.sh [verl overrides ...]
+# What the settings mean and what comes out: README.md. Task and model settings: settings.py. RL: run_nav_fsdp2.sh.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# Runs to make, in this order: over, rejuvenated, moderate, base. Alias: fusion = rejuvenated.
+ARMS=${ARMS:-"over rejuvenated"}
+SEED=${SEED:-0}
+STEPS=${STEPS:-50}
+# Weight of the SFT checkpoint in the fusion.
+ALPHA=${ALPHA:-0.5}
+OUT=${OUT:-$HERE/out}
+# An existing environment to use instead of making one.
+VENV=${VENV:-}
+# The interpreter of the environment made here: Python 3.11 or 3.12.
+export PYTHON=${PYTHON:-python3}
+
+# Derived from the above
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+# One arm per line, aliases resolved, duplicates dropped.
+ARMS=$(tr ' ,' '\n\n' <<< "$ARMS" | sed '/^$/d; s/^fusion$/rejuvenated/' | awk '!seen[$0]++')
+for arm in $ARMS; do
+  case $arm in
+    over | rejuvenated | moderate | base) ;;
+    *) echo "ARMS: expected some of over, rejuvenated, moderate, base, got $arm" >&2; exit 2 ;;
+  esac
+done
+STARTED=$SECONDS
+stage() { printf '\n== %s\n' "$*"; }
+
+stage "1/4 environment (about 90 s the first time)"
+if [ -z "$VENV" ]; then
+  VENV=$OUT/.venv
+  # shellcheck source=/dev/null
+  source "$ROOT/constraints/install.sh"
+  install_pinned "$VENV" verl,report
+fi
+export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV
+python -c 'import sys; print("python", sys.version.split()[0], "in", sys.prefix)'
+INSTALL_S=$((SECONDS - STARTED))
+
+stage "2/4 models and data, seed $SEED (about 130 s the first time)"
+python "$HERE/make_models.py" --seed "$SEED" --out "$OUT"
+python "$HERE/make_data.py" --seed "$SEED" --out "$OUT"
+MODELS=$(python "$HERE/settings.py" --seed "$SEED" --out "$OUT")
+python "$HERE/evaluate.py" "$MODELS"/base "$MODELS"/sft*
+MODELS_S=$((SECONDS - STARTED - INSTALL_S))
+
+RUN_DIR=${RUN_DIR:-$OUT/runs/$(basename "$MODELS")-steps$STEPS}
+export SEED STEPS ALPHA OUT MODELS RUN_DIR
+stage "3/4 RL under verl: $(echo $ARMS), $STEPS steps each (up to 6 minutes each)"
+for arm in $ARMS; do
+  ARM=$arm python "$HERE/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" -- \
+    bash "$HERE/run_nav_fsdp2.sh" "$@"
+done
+
+stage "4/4 results"
+python "$HERE/summarise.py" "$RUN_DIR" --install-seconds "$INSTALL_S" --models-seconds "$MODELS_S"
+echo "total: $((SECONDS - STARTED)) s"

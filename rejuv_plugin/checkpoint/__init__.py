@@ -1,0 +1,18 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Hugging Face checkpoints in, one rejuvenated checkpoint out: plan from headers alone, then stream.
+
+    plan = plan_fusion("base", "sft", FusionConfig(alpha=0.5))     # every error comes here
+    apply(plan, Path("out"))                                       # one directory, or
+    materialise(plan, "cache").path                                # one directory per content, made once
+
+To read in this order: source, headers, refused, layout, compatible, plan; digest, provenance, target, stream, write;
+cache. Nothing here knows verl, Ray or the console command.
+"""
+
+from .cache import Materialised, materialise
+from .plan import Plan, plan_fusion
+from .progress import bars
+from .write import apply
+
+__all__ = ["Materialised", "Plan", "apply", "bars", "materialise", "plan_fusion"]

@@ -1,0 +1,161 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a base and an SFT checkpoint are two states of one model: the checks that headers and config.json allow."""
+
+import os
+from collections.abc import Iterable
+
+from ..errors import InputError
+from .headers import FLOATING
+from .layout import Checkpoint
+
+# Models can agree in every shape and still not be the same function: the same projection split into other heads.
+_GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers", "hidden_act")
+_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
+_HEADS = ("lm_head", "embed_out")
+
+
+def check_compatible(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
+    """Check that every tensor of the SFT checkpoint has its base, and the reverse.
+
+    Returns:
+        For each tensor name of ``sft`` the name of its base tensor: its own, but for tied embeddings. There
+        ``lm_head.weight`` may be stored in neither checkpoint, in one or in both; a tensor that only the SFT checkpoint
+        stores has the base's tied partner as its base.
+
+    Raises:
+        InputError: named by the base's key, since the SFT checkpoint is the one that the user trains.
+    """
+    _check_distinct(base, sft)
+    _check_architecture(base, sft)
+    partners = _base_names(base, sft)
+    _check_shapes(base, sft, partners)
+    return partners
+
+
+def _check_distinct(base: Checkpoint, sft: Checkpoint) -> None:
+    # Hub snapshots of two revisions, and hard links, are other directories with the same files in them.
+    same_files = list(base.headers) == list(sft.headers) and all(
+        os.path.samefile(base.root / file, sft.root / file) for file in base.headers
+    )
+    if same_files or os.path.samefile(base.root, sft.root):
+        raise same_checkpoint(base, sft, f"the same files as {sft.key} ({sft.root})")
+
+
+def same_checkpoint(base: Checkpoint, sft: Checkpoint, got: str) -> InputError:
+    """The error for a base that is the SFT checkpoint: fusion would silently do nothing."""
+    return InputError(
+        base.key, "the model that the SFT checkpoint started from", got, f"set {base.key} to the model before SFT"
+    )
+
+
+def _check_architecture(base: Checkpoint, sft: Checkpoint) -> None:
+    for entry in ("model_type", "architectures", *_GEOMETRY):
+        ours, theirs = base.config.get(entry), sft.config.get(entry)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(
+                base.key,
+                f"the architecture of {sft.key} ({entry} {theirs!r})",
+                f"{entry} {ours!r}",
+                f"set {base.key} to the very model that the SFT checkpoint started from",
+            )
+
+
+def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
+    tied = _tied(base, sft)
+    names, missing = {}, []
+    for name in sft.tensors:
+        partner = name if name in base.tensors else _partner(name, base) if tied else None
+        if partner is None:
+            missing.append(name)
+        else:
+            names[name] = partner
+    used = set(names.values()) | set(sft.tensors)
+    extra = [name for name in base.tensors if name not in used and not (tied and _partner(name, sft) in sft.tensors)]
+    for lacking, having, absent in ((base, sft, missing), (sft, base, extra)):
+        if absent:
+            raise InputError(
+                lacking.key,
+                f"the tensors of {having.key} ({having.root})",
+                f"a checkpoint without {absent[0]}{_and_more(absent[1:])}",
+                f"give checkpoints of one model, saved alike: {lacking.root} is another model or incomplete",
+            )
+    return names
+
+
+def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
+    """Whether input and output embeddings are one tensor. A flag that config.json leaves out agrees with any."""
+    flags = {side.key: _tie_flag(side) for side in (base, sft)}
+    stated = {flag for flag in flags.values() if flag is not None}
+    if len(stated) > 1:
+        raise InputError(
+            base.key,
+            f"tie_word_embeddings {flags[sft.key]} as in {sft.key}",
+            f"{flags[base.key]}",
+            "save both checkpoints with the same tie_word_embeddings in config.json",
+        )
+    return stated != {False}
+
+
+def _tie_flag(checkpoint: Checkpoint) -> bool | None:
+    flag = checkpoint.config.get("tie_word_embeddings")
+    if flag is None and isinstance(text := checkpoint.config.get("text_config"), dict):
+        flag = text.get("tie_word_embeddings")
+    return flag
+
+
+def _partner(name: str, checkpoint: Checkpoint) -> str | None:
+    """The tied partner of an embedding or head ``name`` in ``checkpoint``, if there is exactly one."""
+    module = _module(name)
+    kinds = _EMBEDDINGS if module in _HEADS else _HEADS if module in _EMBEDDINGS else ()
+    found = [other for other in checkpoint.tensors if other.endswith(".weight") and _module(other) in kinds]
+    return found[0] if len(found) == 1 and name.endswith(".weight") else None
+
+
+def _check_shapes(base: Checkpoint, sft: Checkpoint, names: dict[str, str]) -> None:
+    wrong = []
+    for name, base_name in names.items():
+        ours, theirs = base.tensors[base_name], sft.tensors[name]
+        if ours.shape != theirs.shape:
+            wrong.append((name, ours.shape, theirs.shape))
+        elif (ours.dtype in FLOATING) != (theirs.dtype in FLOATING):
+            raise InputError(
+                base.key,
+                f"{name} in a floating-point dtype or not, as in {sft.key} ({theirs.dtype})",
+                ours.dtype,
+                f"set {base.key} to the very model that the SFT checkpoint started from",
+            )
+    if not wrong:
+        return
+    if _only_vocabulary(wrong):
+        rows, sft_rows = wrong[0][1][0], wrong[0][2][0]
+        raise InputError(
+            base.key,
+            f"the vocabulary of {sft.key}, {sft_rows} rows in {wrong[0][0]}",
+            f"{rows} rows (fusing across vocabularies is not supported yet)",
+            f"resize the base's embeddings and save it: base.resize_token_embeddings({sft_rows})",
+        )
+    name, shape, sft_shape = wrong[0]
+    raise InputError(
+        base.key,
+        f"shape {list(sft_shape)} for {name}, as in {sft.key}",
+        f"{list(shape)}{_and_more([w[0] for w in wrong[1:]])}",
+        f"set {base.key} to the very model that the SFT checkpoint started from",
+    )
+
+
+def _only_vocabulary(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> bool:
+    sizes = {(ours[:1], theirs[:1]) for _, ours, theirs in wrong}
+    return len(sizes) == 1 and all(
+        _module(name) in _EMBEDDINGS + _HEADS and ours and theirs and ours[1:] == theirs[1:]
+        for name, ours, theirs in wrong
+    )
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0].rpartition(".")[2]
+
+
+def _and_more(rest: Iterable[str]) -> str:
+    count = len(list(rest))
+    return f" (and {count} more {'tensor' if count == 1 else 'tensors'})" if count else ""

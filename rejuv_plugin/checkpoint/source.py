@@ -1,0 +1,43 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a checkpoint comes from: a local directory, or a model on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from ..errors import InputError
+
+# Weights as safetensors, configuration, tokenizer and chat templates. No pickles, and no Python: nothing that a
+# checkpoint brings is ever run.
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
+_UNWANTED = ["*/*.safetensors", "*/*.json"]
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def locate(name: str, key: str) -> Path:
+    """The directory of a checkpoint, absolute and free of symbolic links; downloaded if ``name`` is a hub name.
+
+    Raises:
+        InputError: named ``key``; neither a directory nor a model that can be downloaded.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.exists():
+        raise InputError(key, "a directory or a hub name", f"{name}, which is a file", "give the directory it lies in")
+    if not _HUB_NAME.fullmatch(name):
+        raise InputError(key, "a directory or a hub name", f"{name!r}, which does not exist", f"check {key}")
+    # Imported late: a local path, the common case, must not pay for the hub client.
+    import httpx
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)).resolve()
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            key,
+            "a directory or a hub name that can be downloaded",
+            f"{name!r}, which is no directory here and not to be had from the hub ({type(error).__name__}: {reason})",
+            f"check {key} and the network, or download it elsewhere and give its directory",
+        ) from None

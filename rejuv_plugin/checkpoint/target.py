@@ -1,0 +1,52 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an output can be written, asked before anything is."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import InputError
+from .plan import Plan
+
+# The manifest and what a file system needs for directories and partial blocks.
+_SLACK_BYTES = 4 << 20
+
+
+def check_output(plan: Plan, output: Path, key: str) -> None:
+    """Check the directory ``output``, which need not exist yet; nothing is written.
+
+    Raises:
+        InputError: named ``key``; it has something in it, lies in an input, or its disk is full or not writable.
+    """
+    output = output.resolve()
+    for side in (plan.base, plan.sft):
+        if output.is_relative_to(side.root):
+            raise InputError(key, f"a place outside of {side.key} ({side.root})", str(output), "give another directory")
+    if output.exists() and not output.is_dir():
+        raise InputError(key, "a directory", f"{output}, which is a file", "give another path")
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(key, "a new or empty directory", f"{output}, which is not empty", "give another or empty it")
+    ancestor = check_writable(output.parent, key)
+    needed, free = plan.output_bytes + _SLACK_BYTES, shutil.disk_usage(ancestor).free
+    if free < needed:
+        raise no_space(key, f"{needed} bytes free at {ancestor}", f"{free} bytes")
+
+
+def no_space(key: str, expected: str, got: str) -> InputError:
+    """The error for a full disk."""
+    return InputError(key, expected, got, f"free some space there or set {key} to a larger disk")
+
+
+def check_writable(directory: Path, key: str) -> Path:
+    """The nearest existing ancestor of ``directory`` (or itself), checked to be a directory we may write into."""
+    ancestor = directory
+    while not os.path.lexists(ancestor):
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise InputError(key, "a directory that can be written", f"{ancestor}, which is a file", f"set {key} elsewhere")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise InputError(
+            key, "a directory that can be written", f"{ancestor}, which is not writable", f"set {key} elsewhere"
+        )
+    return ancestor

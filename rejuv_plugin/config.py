@@ -1,0 +1,129 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of one rejuvenation: plain dataclasses, shared by the console command and the Hydra group.
+
+The fields, their order and their defaults here are the Hydra group ``rejuvenation`` (`integrations/verl/config_group.py`
+stores exactly `RejuvenationConfig()`), so a new setting is added in this file only.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Base-anchored fusion, Eq. 1 of arXiv 2606.09932: ``alpha * sft + (1 - alpha) * base``."""
+
+    alpha: float = 0.5
+    """Weight of the SFT checkpoint, in [0, 1]: 0 is the base, 1 the SFT checkpoint, both bit for bit. The paper's
+    default is 0.5 and it sweeps 0.40 to 0.60; smaller favours out-of-distribution tasks."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
+            raise InputError(
+                "fusion.alpha",
+                "a number in [0, 1]",
+                repr(self.alpha),
+                "use 0.5, or a value of the paper's sweep (0.40 to 0.60)",
+            )
+        # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
+        object.__setattr__(self, "alpha", float(self.alpha))
+
+
+@dataclass(frozen=True)
+class RejuvenationConfig:
+    """Everything under the Hydra key ``rejuvenation``."""
+
+    base_path: str | None = None
+    """The base model the SFT checkpoint started from: a directory of safetensors or a hub name."""
+
+    mode: str = "disk"
+    """``disk``: write one new HF checkpoint before the workers start, and train from it."""
+
+    ref: str = "rejuvenated"
+    """What the KL reference is: ``rejuvenated`` (the actor's own start, as in the paper) or ``sft``."""
+
+    critic: bool = False
+    """Start the critic from the rejuvenated checkpoint too. By default it keeps ``critic.model.path``."""
+
+    cache_dir: str | None = None
+    """Where rejuvenated checkpoints are kept, one directory per content; a disk all nodes see. Default:
+    ``<trainer.default_local_dir>/rejuvenated``."""
+
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+    def __post_init__(self) -> None:
+        if not self.base_path:
+            raise InputError(
+                "base_path",
+                "the base model that the SFT checkpoint started from",
+                repr(self.base_path),
+                "set rejuvenation.base_path to a directory or a hub name",
+            )
+        _one_of("mode", self.mode, ("disk",))
+        _one_of("ref", self.ref, ("rejuvenated", "sft"))
+
+
+def defaults() -> dict[str, Any]:
+    """The settings a user sees before setting any, as plain nested dicts (``base_path`` is None)."""
+    return {f.name: _default(f) for f in dataclasses.fields(RejuvenationConfig)}
+
+
+def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> RejuvenationConfig:
+    """Build the configuration from nested mappings, as Hydra gives them.
+
+    Raises:
+        InputError: an unknown key, or a value outside its range; named by its dotted key below ``root``.
+    """
+    return _build(RejuvenationConfig, values, root)
+
+
+def _build(cls: Any, values: Any, root: str) -> Any:
+    known = get_type_hints(cls)
+    if not isinstance(values, Mapping):
+        raise InputError(root, f"a group with the keys {', '.join(known)}", repr(values), _FIX_GROUP)
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            fix = f"did you mean {root}.{near[0]}?" if near else f"remove it from {root}"
+            raise InputError(f"{root}.{key}", f"one of the keys {', '.join(known)}", "an unknown key", fix)
+    kwargs = {}
+    for key, value in values.items():
+        hint = known[key]
+        if dataclasses.is_dataclass(hint):
+            kwargs[key] = _build(hint, value, f"{root}.{key}")
+            continue
+        allowed = get_args(hint) or (hint,)
+        if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, allowed) or (isinstance(value, float) and math.isnan(value)):
+            names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+            raise InputError(f"{root}.{key}", names, repr(value), f"give {root}.{key} a {names}")
+        kwargs[key] = value
+    try:
+        return cls(**kwargs)
+    except InputError as error:
+        # Ranges are checked by the dataclass, which does not know where it stands: name the whole key here.
+        if error.key.startswith(root):
+            raise
+        raise InputError(f"{root}.{error.key.split('.')[-1]}", error.expected, error.got, error.fix) from None
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(key, " or ".join(allowed), repr(value), f"set {key} to {allowed[0]}")
+
+
+def _default(f: dataclasses.Field) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return dataclasses.asdict(f.default_factory())
+    return f.default
+
+
+_FIX_GROUP = "give +rejuvenation=default on the command line, then rejuvenation.base_path=<base model>"

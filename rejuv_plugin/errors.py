@@ -1,0 +1,20 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors a user can act on: what was expected, what was found, and how to fix it."""
+
+
+class InputError(ValueError):
+    """Bad input, found before anything was written.
+
+    The message is always one line, ``<key>: expected X, got Y. Fix: Z.``, where ``key`` is a dotted configuration key,
+    a command-line option, a file or a tensor name. The command line exits with code 2 on it.
+
+    The four parts are kept as attributes, and the error survives pickling (Ray carries it between processes).
+    """
+
+    def __init__(self, key: str, expected: str, got: str, fix: str) -> None:
+        self.key, self.expected, self.got, self.fix = key, expected, got, fix
+        super().__init__(f"{key}: expected {expected}, got {got}. Fix: {fix.rstrip('.')}.")
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str, str]]:
+        return type(self), (self.key, self.expected, self.got, self.fix)

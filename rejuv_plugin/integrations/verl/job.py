@@ -1,0 +1,75 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a verl configuration asks of us, checked against what verl can do with it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ...config import RejuvenationConfig, from_mapping
+from ...errors import InputError
+
+MODEL_PATH = "actor_rollout_ref.model.path"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One verl job that asks for Rejuvenation."""
+
+    settings: RejuvenationConfig
+    sft_path: str
+    """The user's own ``actor_rollout_ref.model.path``."""
+    cache_dir: str
+
+
+def job_of(config: Any) -> Job | None:
+    """Read the group ``rejuvenation`` of a verl configuration; None when the job does not ask for it.
+
+    Reads the configuration only, no files, and changes nothing.
+
+    Raises:
+        InputError: an unknown or bad setting, or a combination with verl's own settings that would be wrong.
+    """
+    group = config.get("rejuvenation")
+    if group is None:
+        return None
+    values = OmegaConf.to_container(group, resolve=True) if OmegaConf.is_config(group) else group
+    settings = from_mapping(values)
+    sft_path = OmegaConf.select(config, MODEL_PATH)
+    if not sft_path or OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
+        raise InputError(MODEL_PATH, "the SFT checkpoint", repr(sft_path), f"set {MODEL_PATH} as without the plugin")
+    _refuse_what_disk_mode_cannot_do(config, settings)
+    cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
+    return Job(settings, os.path.expanduser(str(sft_path)), os.path.abspath(os.path.expanduser(cache_dir)))
+
+
+def _refuse_what_disk_mode_cannot_do(config: Any, settings: RejuvenationConfig) -> None:
+    if not OmegaConf.select(config, "trainer.use_v1", default=True):
+        raise InputError(
+            "trainer.use_v1", "true", "false", "remove the override: the legacy trainer would ignore rejuvenation"
+        )
+    for role in ("actor", "ref"):
+        key = f"actor_rollout_ref.{role}.megatron.use_dist_checkpointing"
+        if OmegaConf.select(config, key, default=False):
+            raise InputError(
+                key,
+                "false",
+                "true: Megatron would load weights from dist_checkpointing_path, past the rejuvenated checkpoint",
+                f"set {key}=false",
+            )
+    if settings.ref == "sft" and _uses_lora(config):
+        raise InputError(
+            "rejuvenation.ref",
+            "rejuvenated, as the actor has a LoRA adapter and its reference is the actor without it",
+            "'sft'",
+            "set rejuvenation.ref=rejuvenated or train without LoRA",
+        )
+
+
+def _uses_lora(config: Any) -> bool:
+    """verl's own test (PPOTrainer._setup): when it holds, the reference policy is the actor minus its adapter."""
+    model = config.actor_rollout_ref.model
+    rank = OmegaConf.select(model, "lora.rank", default=0) or OmegaConf.select(model, "lora_rank", default=0)
+    return rank > 0 or OmegaConf.select(model, "lora_adapter_path") is not None

@@ -1,0 +1,37 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Entry point ``rejuvenation`` of the group ``verl.plugins``: arms the hooks, imports nothing heavy.
+
+verl imports this module in every process of a job, Ray workers included. With no ``rejuvenation`` group in the
+configuration, everything armed here leaves verl as it is.
+"""
+
+from types import ModuleType
+
+from .import_hook import after_import
+from .loud import failures_are_printed
+
+
+def _store_config_group(config_store: ModuleType) -> None:
+    from ...config import defaults
+
+    # `+rejuvenation=default` on the user's command selects this node; Hydra's search path stays as it was.
+    config_store.ConfigStore.instance().store(group="rejuvenation", name="default", node=defaults())
+
+
+def _extend_trainers(v1: ModuleType) -> None:
+    from .trainer import extend_registered_trainers
+
+    extend_registered_trainers(v1.trainer_base.TRAINER_REGISTRY)
+
+
+def _check_before_ray(verl_config: ModuleType) -> None:
+    from .driver_check import checked
+
+    verl_config.validate_config = checked(verl_config.validate_config)
+
+
+with failures_are_printed("rejuvenation"):
+    after_import("hydra.core.config_store", _store_config_group)
+    after_import("verl.trainer.ppo.v1", _extend_trainers)
+    after_import("verl.utils.config", _check_before_ray)

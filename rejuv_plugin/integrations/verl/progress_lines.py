@@ -1,0 +1,28 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Progress for a process whose output is a log: a line now and then instead of a bar."""
+
+import time
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressLines:
+    """Called with ``(phase, bytes done, bytes in all)``; prints rate and time left for work that takes a while."""
+
+    def __init__(self) -> None:
+        self._phase, self._began, self._printed = "", 0.0, 0.0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._began, self._printed = phase, now, now
+        if now - self._printed < _SECONDS_BETWEEN_LINES:
+            return
+        self._printed = now
+        rate = done / (now - self._began)
+        left = (total - done) / rate if rate else float("inf")
+        print(
+            f"rejuvenation: {phase} {done / 1e9:.1f} of {total / 1e9:.1f} GB, {rate / 1e9:.2f} GB/s, {left:.0f} s left",
+            flush=True,
+        )

@@ -1,0 +1,46 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuvenation.ref=sft``: the KL reference is the SFT checkpoint, while the actor starts from the rejuvenated one.
+
+verl builds the reference from a copy of the actor's model config, so without this it is the rejuvenated checkpoint
+(the paper's setting, and our default).
+"""
+
+from functools import partial
+from typing import Any
+
+import ray
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.fs import copy_to_local
+from verl.workers.engine_workers import ActorRolloutRefWorker
+
+
+class SFTReferenceMixin:
+    """Placed before an `ActorRolloutRefWorker`; reads the path at ``actor_rollout_ref.rejuvenation.sft_path``."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        # An instance attribute hides the class attribute that verl's init_model calls to build the reference.
+        self.ref_worker_cls = partial(_build_from, self.ref_worker_cls, self.config.rejuvenation.sft_path)
+        super().init_model()  # type: ignore[misc]
+
+
+def with_sft_reference(role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
+    """Return the mapping with every actor/reference worker class extended by `SFTReferenceMixin`.
+
+    Args:
+        role_worker_mapping: verl's ``role -> Ray actor class``; not changed. Other workers (the critic) stay as they are.
+    """
+    return {role: _extended(actor_class) for role, actor_class in role_worker_mapping.items()}
+
+
+def _extended(actor_class: Any) -> Any:
+    worker = actor_class.__ray_actor_class__  # the user's class under Ray's wrapper, as verl unwraps it too
+    if not issubclass(worker, ActorRolloutRefWorker):
+        return actor_class
+    return ray.remote(type(worker.__name__, (SFTReferenceMixin, worker), {"__module__": __name__}))
+
+
+def _build_from(worker_cls: Any, path: str, config: Any) -> Any:
+    config.model_config.local_path = copy_to_local(path, use_shm=config.model_config.use_shm)
+    return worker_cls(config=config)

@@ -1,0 +1,47 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What verl's three V1 trainers do more when the configuration has a ``rejuvenation`` group.
+
+The mixin goes into verl's registry under the trainers' own names (sync, colocate_async, separate_async): verl compares
+``trainer_mode`` with these names in several places, so a trainer under a new name would silently get the wrong replay
+buffer.
+"""
+
+from typing import Any
+
+from . import disk_mode
+from .job import job_of
+from .reference import with_sft_reference
+
+
+class RejuvenationMixin:
+    """Placed before a V1 trainer class; without a ``rejuvenation`` group every method is the trainer's own."""
+
+    _rejuvenated: disk_mode.Outcome | None = None
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        job = job_of(config)
+        if job is not None:
+            # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
+            self._rejuvenated = disk_mode.apply(job, config)
+        super().__init__(config, *args, **kwargs)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()  # type: ignore[misc]
+        if self._rejuvenated is not None and self._rejuvenated.ref == "sft":
+            self.role_worker_mapping = with_sft_reference(self.role_worker_mapping)
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()  # type: ignore[misc]
+        if self._rejuvenated is not None:
+            # verl has already counted to the first step; the transform belongs to the state before it.
+            self.logger.log(data=self._rejuvenated.metrics, step=self.global_steps - 1)
+
+
+def extend_registered_trainers(registry: dict[str, type]) -> None:
+    """Replace each registered trainer class by a subclass of the same name with the mixin in front, in place."""
+    for mode, trainer in registry.items():
+        if not issubclass(trainer, RejuvenationMixin):
+            registry[mode] = type(trainer.__name__, (RejuvenationMixin, trainer), {"__module__": trainer.__module__})
+
+

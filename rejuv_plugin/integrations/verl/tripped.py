@@ -1,0 +1,8 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Imported only when a trainer without our mixin is about to read the model: see `tripwire`."""
+
+raise ImportError(
+    "rejuvenation: expected the plugin to be loaded in the process that runs the trainer, got verl's plain trainer. "
+    "Fix: install rejuv-plugin on every node and do not exclude it in VERL_USE_EXTERNAL_PLUGINS."
+)

@@ -1,0 +1,96 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a verl configuration may ask for, and the one line it gets otherwise."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from rejuv_plugin.config import RejuvenationConfig, defaults
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.integrations.verl import tripwire
+from rejuv_plugin.integrations.verl.job import job_of
+
+
+def config_with(rejuvenation: Any, **dotted: Any) -> Any:
+    config = OmegaConf.create(
+        {
+            "trainer": {"use_v1": True, "default_local_dir": "runs/a"},
+            "actor_rollout_ref": {
+                "model": {"path": "sft", "external_lib": None, "lora_rank": 0},
+                "actor": {"megatron": {"use_dist_checkpointing": False}},
+                "ref": {"megatron": {"use_dist_checkpointing": False}},
+            },
+        }
+    )
+    if rejuvenation is not None:
+        config.rejuvenation = rejuvenation
+    for key, value in dotted.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    return config
+
+
+def test_no_group_is_no_job() -> None:
+    assert job_of(config_with(None)) is None
+
+
+def test_the_group_as_hydra_stores_it() -> None:
+    job = job_of(config_with({**defaults(), "base_path": "base"}))
+    assert job is not None
+    assert job.settings == RejuvenationConfig(base_path="base")
+    assert job.cache_dir.endswith("/runs/a/rejuvenated")
+
+
+@pytest.mark.parametrize(
+    ("rejuvenation", "dotted", "key", "part"),
+    [
+        ({}, {}, "rejuvenation.base_path", "Fix: set rejuvenation.base_path"),
+        ("default", {}, "rejuvenation", "+rejuvenation=default"),
+        ({"base_path": "b", "fusion": {"alpha": 1.5}}, {}, "rejuvenation.fusion.alpha", "[0, 1]"),
+        ({"base_path": "b", "fusion": {"alpha": float("nan")}}, {}, "rejuvenation.fusion.alpha", "nan"),
+        ({"base_path": "b", "fusion": {"alpha": "half"}}, {}, "rejuvenation.fusion.alpha", "'half'"),
+        ({"base_path": "b", "fusion": {"alhpa": 0.5}}, {}, "rejuvenation.fusion.alhpa", "did you mean"),
+        ({"base_path": "b", "alpha": 0.5}, {}, "rejuvenation.alpha", "unknown key"),
+        ({"base_path": "b", "ref": "base"}, {}, "rejuvenation.ref", "rejuvenated or sft"),
+        ({"base_path": "b", "mode": "worker"}, {}, "rejuvenation.mode", "disk"),
+        ({"base_path": 3}, {}, "rejuvenation.base_path", "str or null"),
+        ({"base_path": "b"}, {"trainer__use_v1": False}, "trainer.use_v1", "legacy"),
+        (
+            {"base_path": "b"},
+            {"actor_rollout_ref__actor__megatron__use_dist_checkpointing": True},
+            "actor_rollout_ref.actor.megatron.use_dist_checkpointing",
+            "=false",
+        ),
+        ({"base_path": "b", "ref": "sft"}, {"actor_rollout_ref__model__lora_rank": 8}, "rejuvenation.ref", "LoRA"),
+        ({"base_path": "b"}, {"actor_rollout_ref__model__path": "???"}, "actor_rollout_ref.model.path", "SFT"),
+    ],
+)
+def test_bad_settings_name_the_key_and_the_fix(rejuvenation: Any, dotted: dict, key: str, part: str) -> None:
+    with pytest.raises(InputError) as error:
+        job_of(config_with(rejuvenation, **dotted))
+    assert error.value.key == key
+    assert part in str(error.value)
+    assert " Fix: " in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("own", [None, "their_lib", ["one", "two"]])
+def test_the_tripwire_leaves_no_trace(own: Any) -> None:
+    config = config_with(None, actor_rollout_ref__model__external_lib=own)
+    tripwire.arm(config)
+    libs = config.actor_rollout_ref.model.external_lib
+    assert libs[0] == "rejuv_plugin.integrations.verl.tripped"
+    tripwire.arm(config)
+    assert config.actor_rollout_ref.model.external_lib == libs
+    tripwire.disarm(config)
+    assert config.actor_rollout_ref.model.external_lib == own
+
+
+def test_the_tripwire_trips() -> None:
+    """verl imports ``external_lib`` before it reads a model; a trainer without our mixin never disarms it."""
+    from verl.utils.import_utils import import_external_libs
+
+    config = config_with(None)
+    tripwire.arm(config)
+    with pytest.raises(ImportError, match="plain trainer"):
+        import_external_libs(list(config.actor_rollout_ref.model.external_lib))

