@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of one rejuvenation: plain dataclasses, shared by the console command and the Hydra group.
 
-The fields, their order and their defaults here are the Hydra group ``rejuvenation`` (`integrations/verl/config_group.py`
-stores exactly `RejuvenationConfig()`), so a new setting is added in this file only.
+The fields, their order and their defaults here are the Hydra group ``rejuvenation``:
+`integrations/verl/config_group.py` stores exactly `RejuvenationConfig()`, so a new setting is added in this file only.
 """
 
 import dataclasses

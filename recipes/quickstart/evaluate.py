@@ -34,14 +34,14 @@ class Evaluation:
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[str], group: int, max_new_tokens: int = 16
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[str], group: int, longest: int = 16
 ) -> tuple[list[str], torch.Tensor]:
     """`group` answers for each problem, one problem after the other, and the entropy of every token sampled, flat."""
     prompts = torch.tensor([chat_ids(tokenizer, problem) for problem in problems]).repeat_interleave(group, dim=0)
     output = model.generate(
         input_ids=prompts,
         attention_mask=torch.ones_like(prompts),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=longest,
         do_sample=True,
         temperature=1.0,
         top_k=0,
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--title", default="Checkpoints before RL")
     args = parser.parse_args()
     group = args.group
-    columns = ("checkpoint", "problems", "pass@1", f"pass@{group}", "entropy (nats)", f"groups of {group} with a gradient")
+    columns = ("checkpoint", "problems", "pass@1", f"pass@{group}", "entropy (nats)", "groups with a gradient")
     table = Table(*columns, title=args.title)
     for path in args.checkpoints:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)

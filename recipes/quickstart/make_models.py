@@ -49,7 +49,9 @@ def build_model(settings: Settings, tokenizer: Qwen2Tokenizer) -> Qwen2ForCausal
     return Qwen2ForCausalLM(config).float()
 
 
-def train_step(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Example], lr: float) -> torch.Tensor:
+def train_step(
+    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, batch: list[Example], lr: float
+) -> torch.Tensor:
     """One AdamW step on the answers' tokens. Returns the loss."""
     pad = model.config.pad_token_id
     longest = max(len(ids) for ids, _ in batch)

@@ -61,7 +61,8 @@ def check_splits(splits: dict[str, tuple[str, ...]], settings: Settings) -> None
     held_out = {*splits["eval_in"], *splits["eval_out"]}
     assert held_out.isdisjoint(splits["base"]), "pre-training would see evaluation problems"
     assert all(distance(problem) <= settings.in_max for problem in splits["base"])
-    for name, needed in {"eval_in": settings.eval_in, "eval_out": settings.eval_out, "sft": settings.sft_problems}.items():
+    asked = {"eval_in": settings.eval_in, "eval_out": settings.eval_out, "sft": settings.sft_problems}
+    for name, needed in asked.items():
         if len(splits[name]) < needed:
             raise ValueError(f"split {name} has {len(splits[name])} problems, the settings ask for {needed}")
 
@@ -142,4 +143,5 @@ def rl_prompts(settings: Settings, seed: int) -> list[str]:
 def eval_problems(settings: Settings) -> dict[str, list[str]]:
     """Held-out problems by verl data source: the same for every seed and every arm."""
     splits = split_problems(settings)
-    return {"nav_in": list(splits["eval_in"][: settings.eval_in]), "nav_out": list(splits["eval_out"][: settings.eval_out])}
+    inside, outside = splits["eval_in"][: settings.eval_in], splits["eval_out"][: settings.eval_out]
+    return {"nav_in": list(inside), "nav_out": list(outside)}

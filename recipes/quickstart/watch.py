@@ -36,10 +36,13 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def describe(records: list[dict[str, Any]], steps: int) -> str:
-    """The live line."""
+    """The live line; empty before there is anything to tell."""
     trained = [record for record in records if record["step"] > 0]
     if not trained:
-        return "start measured on the held-out problems; first step ..."
+        for name, value in (item for record in records for item in record["data"].items()):
+            if name.startswith("val-core/nav_in/acc/mean@"):
+                return f"start checkpoint: accuracy {value:.3f} on the held-out problems; first step ..."
+        return ""
     data = trained[-1]["data"]
     pace = mean(record["data"]["timing_s/step"] for record in trained[-10:])
     left = pace * (steps - trained[-1]["step"])
@@ -47,6 +50,16 @@ def describe(records: list[dict[str, Any]], steps: int) -> str:
         f"step {trained[-1]['step']:>3}/{steps}  reward {data[REWARD]:.3f}  entropy {data['actor/entropy']:.3f}"
         f"  {pace:.1f} s/step  {left:.0f} s left"
     )
+
+
+def describe_transform(records: list[dict[str, Any]]) -> str:
+    """What the plugin did to the checkpoint before the first step; empty without the plugin's flag."""
+    for data in (record["data"] for record in records):
+        if "training/rejuvenation/alpha" in data:
+            before, after = data["training/rejuvenation/drift_sft"], data["training/rejuvenation/drift_start"]
+            alpha = data["training/rejuvenation/alpha"]
+            return f"rejuvenated: alpha {alpha:g}, relative drift from the base {before:.3f} -> {after:.3f}"
+    return ""
 
 
 def proportional_memory(process: psutil.Process) -> int:
@@ -66,6 +79,7 @@ class Console:
 
     def __init__(self, arm: str) -> None:
         self.prefix, self.last, self.rewrite = f"{arm:<12}", "", sys.stdout.isatty()
+        self.kept: list[str] = []
 
     def show(self, text: str) -> None:
         if text == self.last:
@@ -76,7 +90,11 @@ class Console:
         else:
             print(self.prefix + text, flush=True)
 
-    def close(self, text: str) -> None:
+    def keep(self, text: str) -> None:
+        """A line that stays, printed once."""
+        if not text or text in self.kept:
+            return
+        self.kept.append(text)
         print(f"\r\033[K{self.prefix}{text}" if self.rewrite else self.prefix + text, flush=True)
 
 
@@ -86,7 +104,7 @@ def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float
     shutil.rmtree(directory.parent / "tensorboard" / arm, ignore_errors=True)
     directory.mkdir(parents=True)
     log, metrics, console = directory / "log.txt", directory / "metrics.jsonl", Console(arm)
-    console.close(f"log: {log}")
+    console.keep(f"log: {log}")
     started = time.monotonic()
     peak, next_sample = 0, 0.0
     with log.open("w") as sink:
@@ -98,8 +116,9 @@ def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float
             while child.poll() is None:
                 seconds = time.monotonic() - started
                 records = read_records(metrics)
-                if records:
-                    console.show(describe(records, steps))
+                console.keep(describe_transform(records))
+                if line := describe(records, steps):
+                    console.show(line)
                 else:
                     # A new text every 15 s off a terminal, every second on one.
                     shown = int(seconds) if console.rewrite else int(seconds) // 15 * 15
@@ -113,7 +132,8 @@ def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float
             child.wait(timeout=60)
             return 130
     seconds, records = time.monotonic() - started, read_records(metrics)
-    code = child.returncode
+    # A signal's number is negative here; the shell adds it to 128.
+    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
     if code == 0 and (not records or records[-1]["step"] < steps):
         print(f"{arm}: verl ended without finishing step {steps}", file=sys.stderr)
         code = 1
@@ -131,7 +151,7 @@ def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float
         print(f"\n{arm} failed with exit code {code}. The last {LAST_LINES} lines of {log}:", file=sys.stderr)
         print("\n".join("  | " + line for line in tail), file=sys.stderr)
     else:
-        console.close(f"{describe(records, steps).rsplit('  ', 1)[0]}  done in {seconds:.0f} s")
+        console.keep(f"{describe(records, steps).rsplit('  ', 1)[0]}  done in {seconds:.0f} s")
     return code
 
 

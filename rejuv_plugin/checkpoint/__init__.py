@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hugging Face checkpoints in, one rejuvenated checkpoint out: plan from headers alone, then stream.
 
-    plan = plan_fusion("base", "sft", FusionConfig(alpha=0.5))     # every error comes here
+    plan = plan_fusion("base", "sft", FusionConfig(alpha=0.5))     # bad inputs end here
     apply(plan, Path("out"))                                       # one directory, or
     materialise(plan, "cache").path                                # one directory per content, made once
 

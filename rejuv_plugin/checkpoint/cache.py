@@ -4,7 +4,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from .digest import Progress
 from .layout import MANIFEST
 from .plan import Plan
 from .provenance import FORMAT, content_key, read_inputs
-from .target import check_writable
+from .target import check_outside, check_writable
 from .write import write
 
 
@@ -37,7 +37,12 @@ class Materialised:
 
 
 def materialise(
-    plan: Plan, cache_dir: str | Path, *, key: str = "rejuvenation.cache_dir", progress: Progress | None = None
+    plan: Plan,
+    cache_dir: str | Path,
+    *,
+    key: str = "rejuvenation.cache_dir",
+    progress: Progress | None = None,
+    approve: Callable[[str], None] | None = None,
 ) -> Materialised:
     """The checkpoint that ``plan`` describes, made now or found in the cache.
 
@@ -50,18 +55,23 @@ def materialise(
         cache_dir: directory of the cache; created.
         key: how errors name ``cache_dir``.
         progress: called with ``("hash" or "write", bytes done, bytes in all)``; not while waiting for another process.
+        approve: called with the content key before anything is made under it; what it raises ends the call.
 
     Raises:
-        InputError: the cache is not writable or full, base and SFT are the same weights, or the cached directory is
-            not what its manifest says.
+        InputError: the cache is not writable, full, or inside an input; base and SFT are the same weights; or the
+            cached directory is not what its manifest says. Locks and digests, in hidden files, may be left in the
+            cache by then; a checkpoint never is.
     """
     began = time.monotonic()
     cache = Path(cache_dir).expanduser().resolve()
+    check_outside(plan, cache, key)
     _make_directory(cache, key)
     # One process hashes, the others then find the digests in the memo.
     with _locked(cache / ".digests.lock", key):
         inputs = read_inputs(plan, cache / ".digests.json", progress)
     address = content_key(plan, inputs)
+    if approve is not None:
+        approve(address)
     path = cache / f"{plan.sft.label}-{address[:16]}"
     with _locked(cache / f".{path.name}.lock", key):
         cached = path.exists()

@@ -20,17 +20,29 @@ def check_output(plan: Plan, output: Path, key: str) -> None:
         InputError: named ``key``; it has something in it, lies in an input, or its disk is full or not writable.
     """
     output = output.resolve()
-    for side in (plan.base, plan.sft):
-        if output.is_relative_to(side.root):
-            raise InputError(key, f"a place outside of {side.key} ({side.root})", str(output), "give another directory")
+    check_outside(plan, output, key)
     if output.exists() and not output.is_dir():
         raise InputError(key, "a directory", f"{output}, which is a file", "give another path")
     if output.is_dir() and any(output.iterdir()):
-        raise InputError(key, "a new or empty directory", f"{output}, which is not empty", "give another or empty it")
+        raise not_empty(output, key)
     ancestor = check_writable(output.parent, key)
     needed, free = plan.output_bytes + _SLACK_BYTES, shutil.disk_usage(ancestor).free
     if free < needed:
         raise no_space(key, f"{needed} bytes free at {ancestor}", f"{free} bytes")
+
+
+def check_outside(plan: Plan, directory: Path, key: str) -> None:
+    """Refuse a directory, absolute and free of symbolic links, that is an input or lies in one."""
+    for side in (plan.base, plan.sft):
+        if directory.is_relative_to(side.root):
+            raise InputError(
+                key, f"a place outside of {side.key} ({side.root})", str(directory), "give another directory"
+            )
+
+
+def not_empty(output: Path, key: str) -> InputError:
+    """The error for an output that would mix with what is there."""
+    return InputError(key, "a new or empty directory", f"{output}, which is not empty", "give another or empty it")
 
 
 def no_space(key: str, expected: str, got: str) -> InputError:

@@ -22,7 +22,7 @@ from .layout import MANIFEST
 from .plan import Plan
 from .provenance import Inputs, manifest, read_inputs
 from .stream import Drifts, write_weights
-from .target import check_output, no_space
+from .target import check_output, no_space, not_empty
 
 
 def apply(plan: Plan, output: Path, *, key: str = "--output", progress: Progress | None = None) -> dict[str, Any]:
@@ -102,6 +102,8 @@ def _all_or_nothing(output: Path, key: str) -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(key, f"room for the output below {output.parent}", "a full disk") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise not_empty(output, key) from error
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise InputError(
                 key,

@@ -11,9 +11,10 @@ import pytest
 import torch
 from checkpoints import INDEX, SINGLE, copy, edit_json, make_pair, save_model, set_weights, weights, write_safetensors
 from fusion_reference import bits_of, canonical_bits, fuse_reference
+from transformers import AutoModelForCausalLM
+
 from rejuv_plugin.checkpoint import apply, plan_fusion, stream
 from rejuv_plugin.config import FusionConfig
-from transformers import AutoModelForCausalLM
 
 
 def run(base: Path, sft: Path, output: Path, alpha: float = 0.4) -> dict:
@@ -40,7 +41,7 @@ def test_transformers_loads_the_reference(tmp_path: Path, tied: bool, max_shard_
 
     load = AutoModelForCausalLM.from_pretrained
     states = [load(path, dtype=dtype).state_dict() for path in (base, sft, output)]
-    assert ("lm_head.weight" in states[2]) and len(states[2]) > 20
+    assert "lm_head.weight" in states[2]
     assert_fused(*states, 0.4)
 
 
@@ -121,11 +122,8 @@ def test_other_dtypes_are_copied_from_sft_and_listed(tmp_path: Path) -> None:
         set_weights(path, weights(path) | {"model.position_ids": ids, "model.mask": torch.ones(2, dtype=torch.bool)})
     manifest = run(base, sft, tmp_path / "out")
     assert weights(tmp_path / "out")["model.position_ids"].tolist() == [1, 2, 3, 4]
-    assert manifest["tensors"] == {
-        "fused": len(weights(sft)) - 2,
-        "copied": 2,
-        "copied_names": ["model.mask", "model.position_ids"],
-    } or sorted(manifest["tensors"]["copied_names"]) == ["model.mask", "model.position_ids"]
+    assert sorted(manifest["tensors"].pop("copied_names")) == ["model.mask", "model.position_ids"]
+    assert manifest["tensors"] == {"fused": len(weights(sft)) - 2, "copied": 2}
 
 
 def test_the_manifest_says_where_the_weights_come_from(tmp_path: Path) -> None:

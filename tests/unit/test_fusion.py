@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fusion_reference import FORMATS, bits_of, canonical_bits, fuse_reference, round_to_bits, value_of
+
 from rejuv_plugin.ops.drift import Drift, drift
 from rejuv_plugin.ops.fusion import fuse, round_once
 
@@ -62,9 +63,7 @@ def test_no_element_differs_from_the_reference(alpha: float, dtype: torch.dtype)
 def test_base_and_sft_may_differ_in_dtype(base_dtype: torch.dtype, dtype: torch.dtype) -> None:
     base, sft = any_bits(base_dtype, 100_000, 3), any_bits(dtype, 100_000, 4)
     for alpha in (0.4, 0.5):
-        assert np.array_equal(
-            canonical_bits(fuse(base, sft, alpha, dtype)), fuse_reference(base, sft, alpha, dtype)
-        )
+        assert np.array_equal(canonical_bits(fuse(base, sft, alpha, dtype)), fuse_reference(base, sft, alpha, dtype))
     # At alpha 0 the SFT side must not matter, not even an infinity of it.
     cast = round_to_bits(value_of(bits_of(base), base_dtype), dtype)
     assert np.array_equal(canonical_bits(fuse(base, sft, 0.0, dtype)), cast)

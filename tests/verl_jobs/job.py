@@ -128,9 +128,9 @@ class Job:
             steps.setdefault(row["step"], {}).update(row["data"])
         return steps
 
-    def final_weights(self, step: int | None = None) -> dict[str, torch.Tensor]:
+    def final_weights(self, step: int | None = None, role: str = "actor") -> dict[str, torch.Tensor]:
         """Every rank's saved shards, keyed ``<rank>.<name>``."""
-        folder = self.directory / "checkpoints" / f"global_step_{step or self.steps}" / "actor"
+        folder = self.directory / "checkpoints" / f"global_step_{step or self.steps}" / role
         files = sorted(folder.glob("model_world_size_*_rank_*.pt"))
         assert files, f"no checkpoint in {folder}"
         weights = {}

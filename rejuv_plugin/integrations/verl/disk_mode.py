@@ -14,6 +14,7 @@ from omegaconf import open_dict
 from ...checkpoint import Materialised, Plan, materialise, plan_fusion
 from . import run_record, tripwire
 from .job import MODEL_PATH, Job
+from .progress_lines import ProgressLines
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,14 @@ def apply(job: Job, config: Any) -> Outcome:
     """
     started = time.perf_counter()
     plan = plan_of(job)
-    result = materialise(plan, job.cache_dir, key="rejuvenation.cache_dir")
-    run_record.check_and_write(config, result.manifest["key"])
+    result = materialise(
+        plan,
+        job.cache_dir,
+        key="rejuvenation.cache_dir",
+        progress=ProgressLines(),
+        approve=lambda key: run_record.check(config, key),
+    )
+    run_record.write(config, result.manifest["key"])
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
     seconds = time.perf_counter() - started

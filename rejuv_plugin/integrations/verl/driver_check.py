@@ -32,9 +32,13 @@ def _check(config: Any) -> None:
     job = job_of(config)
     if job is None:
         return
-    # The trainer may run on another node than this command; what is not here is checked there.
-    if os.path.isdir(job.sft_path) and os.path.isdir(os.path.expanduser(str(job.settings.base_path))):
+    # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
+    if all(_is_path(str(name)) for name in (job.sft_path, job.settings.base_path)):
         from .disk_mode import plan_of
 
         plan_of(job)
     tripwire.arm(config)
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or os.path.isdir(name)

@@ -18,19 +18,14 @@ from ...errors import InputError
 NAME = "rejuvenation_run.json"
 
 
-def check_and_write(config: Any, key: str) -> None:
-    """Record the content key ``key`` of the start, or compare it with the record when verl is about to resume.
+def check(config: Any, key: str) -> None:
+    """Compare the content key ``key`` with the record of the run that verl is about to resume, if it is.
 
     Raises:
-        InputError: the run to resume started from another checkpoint, or without Rejuvenation.
+        InputError: that run started from another checkpoint, or without Rejuvenation.
     """
     folder = _resumed_from(config.trainer)
     if folder is None:
-        record = Path(config.trainer.default_local_dir).absolute() / NAME
-        record.parent.mkdir(parents=True, exist_ok=True)
-        partial = record.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"key": key}) + "\n")
-        partial.replace(record)
         return
     record = folder.parent / NAME
     started_from = json.loads(record.read_text())["key"] if record.exists() else None
@@ -43,6 +38,17 @@ def check_and_write(config: Any, key: str) -> None:
             "use the settings it started with, or start a new run: another trainer.default_local_dir or "
             "trainer.resume_mode=disable",
         )
+
+
+def write(config: Any, key: str) -> None:
+    """Record that the run starts from ``key``, unless it resumes: then `check` found it recorded where it came from."""
+    if _resumed_from(config.trainer) is not None:
+        return
+    record = Path(config.trainer.default_local_dir).absolute() / NAME
+    record.parent.mkdir(parents=True, exist_ok=True)
+    partial = record.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps({"key": key}) + "\n")
+    partial.replace(record)
 
 
 def _resumed_from(trainer: Any) -> Path | None:

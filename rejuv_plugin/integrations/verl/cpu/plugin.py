@@ -26,10 +26,17 @@ def _fix_process_group(distributed: ModuleType) -> None:
     process_group_without_duplicate_backend(distributed)
 
 
-def _register_engines(transformer_impl: ModuleType) -> None:
-    from .verl_fixes import register_fsdp_engines
+def _prepare_engines(transformer_impl: ModuleType) -> None:
+    from .verl_fixes import no_offload_to_where_it_is, register_fsdp_engines
 
     register_fsdp_engines(transformer_impl)
+    no_offload_to_where_it_is(transformer_impl)
+
+
+def _load_critic(model: ModuleType) -> None:
+    from .verl_fixes import value_model_without_flash_attention
+
+    value_model_without_flash_attention(model)
 
 
 def _let_fsdp1_broadcast(init_utils: ModuleType) -> None:
@@ -65,7 +72,8 @@ with failures_are_printed("rejuvenation_cpu"):
 
         after_import("hydra.core.config_store", _store_laptop_group)
         after_import("verl.utils.distributed", _fix_process_group)
-        after_import("verl.workers.engine.fsdp.transformer_impl", _register_engines)
+        after_import("verl.workers.engine.fsdp.transformer_impl", _prepare_engines)
+        after_import("verl.utils.model", _load_critic)
         after_import("torch.distributed.fsdp._init_utils", _let_fsdp1_broadcast)
         after_import("verl.trainer.ppo.v1.replay_buffer", _order_batches)
         after_import("verl.workers.rollout.base", _register_rollout_adapter)

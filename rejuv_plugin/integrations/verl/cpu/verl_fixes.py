@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The three places where verl 0.9 and torch 2.13 take for granted that the device is not the CPU."""
+"""The places where verl 0.9 and torch 2.13 take for granted that the device is not the CPU."""
 
 import functools
 from types import ModuleType
@@ -28,6 +28,28 @@ def register_fsdp_engines(transformer_impl: ModuleType) -> None:
         register(engine)
 
 
+def no_offload_to_where_it_is(transformer_impl: ModuleType) -> None:
+    """verl offloads the reference's shards to pinned CPU memory. They are in CPU memory, and nothing here can pin it."""
+    import torch.distributed.fsdp as fsdp
+
+    offload, offload_policy = fsdp.CPUOffload, transformer_impl.CPUOffloadPolicy
+    fsdp.CPUOffload = lambda offload_params=False: offload(offload_params=False)  # FSDP1; verl imports it when it wraps
+    transformer_impl.CPUOffloadPolicy = lambda pin_memory=True: offload_policy(pin_memory=False)  # FSDP2
+
+
 def sync_module_states_over_gloo(init_utils: ModuleType) -> None:
     """FSDP1 refuses to broadcast CPU parameters from rank 0 (it expects NCCL); gloo can."""
     init_utils._check_module_states_for_sync_module_states = lambda module_states: None
+
+
+def value_model_without_flash_attention(model: ModuleType) -> None:
+    """verl loads the critic with ``flash_attention_2`` whatever its configuration says; keep what that says."""
+
+    def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
+        from transformers import AutoModelForTokenClassification
+
+        return AutoModelForTokenClassification.from_pretrained(
+            local_path, dtype=torch_dtype, config=model_config, trust_remote_code=trust_remote_code
+        )
+
+    model.load_valuehead_model = load_valuehead_model

@@ -3,20 +3,17 @@
 """The worker side: sends the actor's weights to the replica's server."""
 
 import os
-from collections.abc import AsyncIterable, Iterable
 from typing import Any
 
 import ray
 import torch
 from verl.workers.rollout.base import BaseRollout
-from verl.workers.rollout.utils import ensure_async_iterator
 
 from rejuv_plugin.errors import InputError
 
+from .buckets import Weights, buckets
 from .replica import server_name
 from .settings import require_one_process, rollout_dtype
-
-Weights = Iterable[tuple[str, torch.Tensor]] | AsyncIterable[tuple[str, torch.Tensor]]
 
 
 class TransformersServerAdapter(BaseRollout):
@@ -69,22 +66,13 @@ class TransformersServerAdapter(BaseRollout):
                 "rollout.checkpoint_engine.backend", "one that sends whole tensors", wire_format, "use another backend"
             )
         adapter_config = peft_config if base_sync_done else None
-        dtype = rollout_dtype(self.config)
         limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
-        bucket: dict[str, torch.Tensor] = {}
-        size = 0
         first = True
-        async for name, tensor in ensure_async_iterator(weights):
-            # Copied: it may be a view, whose whole storage would be sent, or in a buffer about to be reused.
-            full = tensor.detach().to(
-                device="cpu", dtype=dtype if tensor.is_floating_point() else tensor.dtype, copy=True
-            )
-            if bucket and size + full.nbytes > limit:
-                await self._send(bucket, first=first, last=False, peft_config=adapter_config)
-                bucket, size, first = {}, 0, False
-            bucket[name] = full.contiguous()
-            size += full.nbytes
-        await self._send(bucket, first=first, last=True, peft_config=adapter_config, global_steps=global_steps)
+        async for bucket in buckets(weights, limit, rollout_dtype(self.config)):
+            await self._send(bucket, first=first, last=False, peft_config=adapter_config)
+            first = False
+        # Only now is it known that the last part was the last.
+        await self._send({}, first=first, last=True, peft_config=adapter_config, global_steps=global_steps)
 
     async def _send(self, bucket: dict[str, torch.Tensor], **kwargs: Any) -> None:
         if self._server is None:

@@ -95,7 +95,7 @@ def parse_sampling_params(
         top_p=top_p,
         top_k=max(top_k, 0),
         stop_token_ids=stop if merged["ignore_eos"] else stop | eos_token_ids,
-        logprobs=merged.get("logprobs") not in (None, False),
+        logprobs=bool(merged.get("logprobs")),
         seed=merged.get("seed"),
     )
 

@@ -1,0 +1,143 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The console command: exit codes, messages, and that a dry run writes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import SINGLE, copy, make_pair, snapshot
+
+import rejuv_plugin
+from rejuv_plugin.cli import main
+
+ROOT = Path(rejuv_plugin.__file__).parents[1]
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_pair(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rejuv(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return caught.value.code or 0
+
+
+def apply(*more: str, base: str = "base", sft: str = "sft", output: str = "out") -> int:
+    return rejuv("apply", "--base", base, "--sft", sft, "--output", output, *more)
+
+
+def test_apply_writes_and_says_where(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert apply("--alpha", "0.4") == 0
+    out, err = capsys.readouterr()
+    manifest = json.loads((pair / "out" / "rejuvenation.json").read_text())
+    assert "alpha 0.4" in out
+    assert "out/rejuvenation.json" in out
+    assert f"{manifest['parameters_fused']:,} parameters" in out
+    assert f"{manifest['drift_from_base']['output']['relative_l2']:.3%}" in out
+    assert err == "", "progress belongs on terminals only"
+
+
+def test_apply_json_prints_the_manifest(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert apply("--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((pair / "out" / "rejuvenation.json").read_text())
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    before = snapshot(pair)
+    assert apply("--dry-run") == 0
+    assert "nothing was written" in capsys.readouterr().out
+    assert apply("--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert snapshot(pair) == before
+    assert apply("--json") == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert plan["tensors_fused"] == manifest["tensors"]["fused"] > 20
+    assert plan["parameters_fused"] == manifest["parameters_fused"]
+    assert plan["output_bytes"] == sum(file["size"] for file in manifest["outputs"].values())
+
+
+def test_a_dry_run_reads_headers_alone(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    file = pair / "sft" / SINGLE
+    header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    size = file.stat().st_size
+    # A hole in place of the weights: the plan is the same, whatever the bytes.
+    os.truncate(file, header)
+    os.truncate(file, size)
+    assert apply("--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["weight_bytes"] == size
+
+
+@pytest.mark.parametrize("alpha", ["1.5", "-0.1", "nan", "inf"])
+def test_alpha_out_of_range(pair: Path, capsys: pytest.CaptureFixture, alpha: str) -> None:
+    before = snapshot(pair)
+    assert apply("--alpha", alpha) == 2
+    assert capsys.readouterr().err.startswith("rejuv: --alpha: expected a number in [0, 1], got ")
+    assert snapshot(pair) == before
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry"])
+@pytest.mark.parametrize(
+    ("paths", "says"),
+    [
+        ({"base": "./gone"}, "--base: expected a directory or a hub name, got './gone', which does not exist"),
+        ({"base": "sft"}, "--base: expected the model that the SFT checkpoint started from"),
+        ({"output": "sft/out"}, "--output: expected a place outside of --sft"),
+        ({"output": "base"}, "--output: expected a place outside of --base"),
+    ],
+)
+def test_bad_input_is_one_line(pair: Path, capsys: pytest.CaptureFixture, paths: dict, says: str, dry: tuple) -> None:
+    before = snapshot(pair)
+    assert apply(*dry, **paths) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"rejuv: {says}")
+    assert "Fix: " in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert snapshot(pair) == before
+
+
+def test_an_unknown_option_is_bad_input(pair: Path) -> None:
+    assert apply("--aplha", "0.5") == 2
+    assert rejuv("apply", "--base", "base") == 2
+
+
+def run_command(pair: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from rejuv_plugin.cli import main; main()", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=pair, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_exit_codes_of_a_process(pair: Path) -> None:
+    copy(pair / "sft", pair / "twin")
+    bad = run_command(pair, "apply", "--base", "twin", "--sft", "sft", "--output", "out")
+    assert bad.returncode == 2
+    assert "Traceback" not in bad.stderr
+    (pair / "sft" / "generation_config.json").unlink()
+    (pair / "sft" / "generation_config.json").symlink_to("/proc/self/mem")
+    failed = run_command(pair, "apply", "--base", "base", "--sft", "sft", "--output", "out")
+    assert failed.returncode == 1
+    assert "OSError" in failed.stderr
+    assert not list(pair.glob("out*"))
+
+
+def test_help_teaches_without_importing_torch(pair: Path) -> None:
+    script = "import sys; from rejuv_plugin.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", script, "apply", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    for part in ("Examples", "rejuv apply --base", "bit for bit", "0.40 to 0.60", "--dry-run"):
+        assert part in shown.stdout
+
+
+def test_version(capsys: pytest.CaptureFixture) -> None:
+    assert rejuv("--version") == 0
+    assert capsys.readouterr().out == f"rejuv {rejuv_plugin.__version__}\n"

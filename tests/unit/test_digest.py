@@ -1,0 +1,74 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Digests: right with any memo, and not computed twice with a good one."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from rejuv_plugin.checkpoint.digest import sha256_files
+
+
+def read(paths: list[Path], memo: Path | None) -> tuple[list[str], int]:
+    """The digests, and how many bytes had to be read for them."""
+    last = [0]
+    digests = sha256_files(paths, memo, lambda phase, done, total: last.append(done))
+    return [digests[path] for path in paths], last[-1]
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_unchanged_files_are_read_once(tmp_path: Path) -> None:
+    a, b, memo = tmp_path / "a", tmp_path / "b", tmp_path / "memo.json"
+    a.write_bytes(b"a" * 10)
+    b.write_bytes(b"b" * 20)
+    expected = [sha(b"a" * 10), sha(b"b" * 20)]
+    assert read([a, b], memo) == (expected, 30)
+    assert read([a, b], memo) == (expected, 0)
+    assert read([a, b], None) == (expected, 30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "memo.json"]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    file, memo = tmp_path / "a", tmp_path / "memo.json"
+    file.write_bytes(b"old")
+    os.utime(file, ns=(0, 0))
+    read([file], memo)
+    file.write_bytes(b"new")
+    assert read([file], memo) == ([sha(b"new")], 3)
+    # Replaced by a file of the same size and time: the inode tells.
+    (tmp_path / "b").write_bytes(b"NEW")
+    time = file.stat().st_mtime_ns
+    (tmp_path / "b").replace(file)
+    os.utime(file, ns=(time, time))
+    assert read([file], memo) == ([sha(b"NEW")], 3)
+
+
+def test_links_share_the_digest_of_their_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "link").symlink_to("a")
+    memo = tmp_path / "memo.json"
+    read([tmp_path / "a"], memo)
+    assert read([tmp_path / "link"], memo) == ([sha(b"a")], 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", json.dumps({"x": 1}).encode()])
+def test_a_corrupt_memo_is_ignored(tmp_path: Path, content: bytes) -> None:
+    file, memo = tmp_path / "a", tmp_path / "memo.json"
+    file.write_bytes(b"a")
+    memo.write_bytes(content)
+    assert read([file], memo) == ([sha(b"a")], 1)
+    assert read([file], memo) == ([sha(b"a")], 0)
+
+
+def test_a_memo_entry_that_is_no_digest_is_ignored(tmp_path: Path) -> None:
+    file, memo = tmp_path / "a", tmp_path / "memo.json"
+    file.write_bytes(b"a")
+    read([file], memo)
+    memo.write_text(json.dumps({identity: "short" for identity in json.loads(memo.read_text())}))
+    assert read([file], memo) == ([sha(b"a")], 1)

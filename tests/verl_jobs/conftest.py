@@ -1,0 +1,22 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import pytest
+import tiny
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.verl_job)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a ``base`` and an ``sft`` checkpoint and ``data``."""
+    root = tmp_path_factory.mktemp("models")
+    tiny.save_base(root / "base")
+    tiny.save_sft(root / "sft", root / "base")
+    tiny.save_data(root / "data")
+    return root

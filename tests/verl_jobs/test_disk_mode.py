@@ -1,0 +1,114 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rejuvenation inside real verl jobs: what it changes, and that it changes nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from verl_jobs.job import BOTH, CPU_ALONE, DETERMINISTIC, Job, without_timings
+
+
+def plain(models: Path, directory: Path, *overrides: str, plugins: str = BOTH) -> Job:
+    job = Job(directory, models / "sft", models / "data", plugins=plugins)
+    job.overrides = [*DETERMINISTIC, "trainer.save_freq=3", *overrides]
+    return job
+
+
+def rejuvenated(models: Path, **settings: object) -> list[str]:
+    return [
+        "+rejuvenation=default",
+        f"rejuvenation.base_path={models}/base",
+        *(f"rejuvenation.{key.replace('__', '.')}={value}" for key, value in settings.items()),
+    ]
+
+
+@pytest.fixture(scope="module")
+def without_plugin(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return plain(models, tmp_path_factory.mktemp("cpu_alone"), plugins=CPU_ALONE).run()
+
+
+def assert_same_run(one: Job, other: Job) -> None:
+    weights, others = one.final_weights(), other.final_weights()
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
+    metrics = without_timings(other.metrics)
+    assert without_timings(one.metrics) == {step: metrics[step] for step in one.metrics}
+
+
+def test_loaded_but_not_asked_for_changes_no_bit(models: Path, without_plugin: Job, tmp_path: Path) -> None:
+    loaded = plain(models, tmp_path).run()
+    assert_same_run(without_plugin, loaded)
+    assert loaded.metrics.keys() == without_plugin.metrics.keys()
+    assert "rejuvenation: " not in loaded.log
+
+
+def test_alpha_one_is_the_plain_sft_start(models: Path, without_plugin: Job, tmp_path: Path) -> None:
+    assert_same_run(without_plugin, plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1)).run())
+
+
+def test_the_run_above_trained_and_synchronised(models: Path, without_plugin: Job) -> None:
+    """So that the equalities above compare something: weights moved, and rollout and actor agree after each update."""
+    start = load_file(models / "sft" / "model.safetensors")
+    end = without_plugin.final_weights()
+    moved = [name for name, value in start.items() if not torch.equal(value, end[f"0.{name}"])]
+    assert len(moved) == len(start)
+    assert sorted(without_plugin.metrics) == [1, 2, 3]
+    for row in without_plugin.metrics.values():
+        assert row["training/rollout_probs_diff_max"] < 1e-6
+        assert abs(row["rollout_corr/log_ppl_abs_diff"]) < 1e-5
+        assert row["actor/grad_norm"] > 0
+
+
+def test_ppo_with_an_sft_reference_and_a_rejuvenated_critic(models: Path, tmp_path: Path) -> None:
+    """The actor starts at the fused weights, the KL reference stays the SFT checkpoint; FSDP1, GAE, one process."""
+    job = Job(tmp_path, models / "sft", models / "data", steps=2)
+    job.overrides = [
+        *rejuvenated(models, fusion__alpha=0.4, ref="sft", critic="true"),
+        "algorithm.adv_estimator=gae", f"critic.model.path={models}/sft",
+        "critic.optim.lr=0", "critic.ppo_micro_batch_size_per_gpu=8",
+        "actor_rollout_ref.actor.strategy=fsdp", "critic.strategy=fsdp",
+        "actor_rollout_ref.actor.use_kl_loss=True", "actor_rollout_ref.actor.ppo_epochs=1",
+        "trainer.critic_warmup=2", "trainer.save_freq=1",
+    ]  # fmt: skip
+    job.run()
+    (cached,) = (tmp_path / "checkpoints" / "rejuvenated").glob("sft-*")
+    fused = load_file(cached / "model.safetensors")
+    # Step 1 is the critic's warm-up, so its saved actor is still the start.
+    start = job.final_weights(step=1)
+    assert all(torch.equal(start[f"0.{name}"], value) for name, value in fused.items())
+    # With a learning rate of 0 the critic stays what it started from: the rejuvenated trunk under a new head.
+    critic = job.final_weights(step=2, role="critic")
+    assert all(torch.equal(critic[f"0.{name}"], value) for name, value in fused.items() if name.startswith("model."))
+    # Another reference than the actor: the KL is there before the first update of the actor.
+    assert job.metrics[2]["actor/kl_loss"] > 1e-4
+    assert "critic/vf_loss" in job.metrics[1]
+    manifest = json.loads((cached / "rejuvenation.json").read_text())
+    summary = job.metrics[0]
+    assert summary["training/rejuvenation/alpha"] == manifest["settings"]["fusion"]["alpha"] == 0.4
+    assert summary["training/rejuvenation/drift_start"] == pytest.approx(0.4 * summary["training/rejuvenation/drift_sft"])
+    assert "rejuvenation: made in" in job.log
+
+
+def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, models / "sft", models / "data", steps=2)
+    job.overrides = [
+        *rejuvenated(models),
+        "actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=8",
+        "actor_rollout_ref.rollout.load_format=safetensors", "actor_rollout_ref.actor.use_kl_loss=True",
+    ]  # fmt: skip
+    job.run()
+    for row in (job.metrics[1], job.metrics[2]):
+        assert row["training/rollout_probs_diff_max"] < 1e-6
+    assert job.metrics[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-7), "the reference is the start"
+    assert job.metrics[2]["actor/kl_loss"] > 0
+
+
+def test_colocated_asynchronous_trainer(models: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, models / "sft", models / "data", steps=3)
+    job.overrides = [*rejuvenated(models), "trainer.v1.trainer_mode=colocate_async"]
+    job.run()
+    assert sorted(job.metrics) == [0, 1, 2, 3]
+    assert "training/off_policy/trajectory_staleness/mean" in job.metrics[3]

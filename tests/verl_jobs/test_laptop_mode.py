@@ -1,0 +1,136 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""verl's pipeline on a CPU: two workers, validation, save and resume, tools, and the in-sync rollout in all of them."""
+
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from verl_jobs.job import DETERMINISTIC, Job, without_timings
+
+TWO_WORKERS = ["trainer.n_gpus_per_node=2"]
+VALIDATION = ["trainer.val_before_train=True", "trainer.test_freq=2"]
+
+
+def assert_in_sync(job: Job, first_step: int = 1) -> None:
+    for step in range(first_step, job.steps + 1):
+        row = job.metrics[step]
+        assert row["training/rollout_probs_diff_max"] < 1e-5
+        assert abs(row["rollout_corr/log_ppl_abs_diff"]) < 1e-5
+
+
+def start(models: Path, directory: Path) -> Job:
+    """FSDP1 on two workers, GRPO with a KL reference, a checkpoint every second step."""
+    return Job(
+        directory,
+        models / "sft",
+        models / "data",
+        steps=4,
+        overrides=[
+            *DETERMINISTIC, *TWO_WORKERS, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+            f"rejuvenation.cache_dir={directory}/cache",
+            "actor_rollout_ref.actor.strategy=fsdp", "actor_rollout_ref.actor.use_kl_loss=True",
+            "trainer.save_freq=2", "trainer.resume_mode=auto",
+        ],
+    )  # fmt: skip
+
+
+def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Path) -> None:
+    whole = start(models, tmp_path / "whole").run()
+    assert_in_sync(whole)
+    assert whole.metrics[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-7), "the reference is the rejuvenated start"
+    assert whole.metrics[4]["actor/kl_loss"] > 0
+
+    job = start(models, tmp_path / "killed")
+    process = job.start()
+    saved = job.directory / "checkpoints" / "latest_checkpointed_iteration.txt"
+    deadline = time.monotonic() + 300
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert saved.exists(), job.log[-6000:]
+    job.kill(process)
+    assert not (job.directory / "checkpoints" / "global_step_4").exists(), "killed too late to show anything"
+    (made,) = (job.directory / "cache").glob("sft-*")
+    written = {file.name: file.stat().st_mtime_ns for file in made.iterdir()}
+
+    job.metrics_path.unlink(missing_ok=True)
+    job.run()
+    assert "rejuvenation: found in the cache" in job.log.split("rejuvenation: made in")[-1]
+    assert {file.name: file.stat().st_mtime_ns for file in made.iterdir()} == written, "the transform ran again"
+    resumed, rest = without_timings(job.metrics), without_timings(whole.metrics)
+    assert resumed.keys() == {2, 3, 4}, "step 2 is the start of this part: the transform's summary"
+    assert {step: resumed[step] for step in (3, 4)} == {step: rest[step] for step in (3, 4)}
+    weights, others = job.final_weights(), whole.final_weights()
+    assert [name for name in others if not torch.equal(weights[name], others[name])] == []
+
+    other_alpha = start(models, tmp_path / "killed")
+    other_alpha.overrides += ["rejuvenation.fusion.alpha=0.3", "trainer.total_training_steps=5"]
+    assert other_alpha.wait(other_alpha.start()) != 0
+    assert "rejuvenation: expected the settings and inputs that the run in" in other_alpha.log
+    assert list((job.directory / "cache").glob("sft-*")) == [made], "nothing may be made for a run that cannot be"
+
+
+TOOL = '''
+from verl.tools.function_tool import function_tool
+
+
+@function_tool
+def add(a: int, b: int) -> str:
+    """Add two numbers.
+
+    Args:
+        a: one number
+        b: another number
+    """
+    return f"sum {a + b}"
+'''
+TOOL_CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+
+
+def save_tool_caller(path: Path, base: Path) -> None:
+    """Fine-tune a tiny model until it answers a first message with `TOOL_CALL`: seconds, since it is one string."""
+    from transformers import Qwen2ForCausalLM
+
+    tok = tiny.tokenizer()
+    model = Qwen2ForCausalLM.from_pretrained(base)
+    prompt = tok.apply_chat_template(
+        [{"role": "user", "content": "1+2="}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    answer = tok(TOOL_CALL + "<|im_end|>")["input_ids"]
+    ids = torch.tensor([prompt + answer])
+    labels = ids.clone()
+    labels[:, : len(prompt)] = -100
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(300):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 1e-3:
+            break
+    model.save_pretrained(path)
+    tok.save_pretrained(path)
+
+
+def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Path) -> None:
+    save_tool_caller(tmp_path / "sft", models / "base")
+    tiny.save_data(tmp_path / "data", agent_name="tool_agent")
+    (tmp_path / "tools.py").write_text(TOOL)
+    job = Job(tmp_path / "run", tmp_path / "sft", tmp_path / "data", steps=2)
+    job.overrides = [
+        *TWO_WORKERS, *VALIDATION, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+        # alpha 1 keeps the skill of calling the tool, which half of it would not.
+        "rejuvenation.fusion.alpha=1", "data.max_response_length=160", "actor_rollout_ref.rollout.max_model_len=256",
+        "actor_rollout_ref.rollout.multi_turn.enable=True", "actor_rollout_ref.rollout.multi_turn.max_assistant_turns=2",
+        f"actor_rollout_ref.rollout.multi_turn.function_tool_path={tmp_path}/tools.py",
+        f"trainer.rollout_data_dir={tmp_path}/rollouts",
+    ]  # fmt: skip
+    job.run()
+    assert_in_sync(job)
+    # user, assistant's call, tool, assistant: four turns where the tool was called.
+    assert job.metrics[1]["num_turns/max"] == 4
+    assert "sum 3" in (tmp_path / "rollouts" / "1.jsonl").read_text()
+    assert "val-core/sums/acc/mean@1" in job.metrics[0]
+    assert "val-core/sums/acc/mean@1" in job.metrics[2]
