@@ -100,6 +100,19 @@ def apply(
         print(_summary(manifest, output))
 
 
+@app.command()
+def status() -> None:
+    """Say whether verl, in this environment, loads the plugin; run it where your workers run.
+
+    Exit code 0 when it does, 1 when it does not.
+    """
+    from .integrations.verl.status import report
+
+    lines, loaded = report()
+    print("\n".join(lines))
+    raise typer.Exit(0 if loaded else 1)
+
+
 def _fusion(alpha: float) -> FusionConfig:
     try:
         return FusionConfig(alpha=alpha)

@@ -8,7 +8,6 @@ The fields, their order and their defaults here are the Hydra group ``rejuvenati
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
@@ -27,7 +26,7 @@ class FusionConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
             raise InputError(
-                "fusion.alpha",
+                "alpha",
                 "a number in [0, 1]",
                 repr(self.alpha),
                 "use 0.5, or a value of the paper's sweep (0.40 to 0.60)",
@@ -100,19 +99,16 @@ def _build(cls: Any, values: Any, root: str) -> Any:
             kwargs[key] = _build(hint, value, f"{root}.{key}")
             continue
         allowed = get_args(hint) or (hint,)
-        if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, allowed) or (isinstance(value, float) and math.isnan(value)):
+        # Hydra parses `1` as an int; ranges are the dataclass's own business.
+        if not isinstance(value, (*allowed, int) if float in allowed else allowed):
             names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
             raise InputError(f"{root}.{key}", names, repr(value), f"give {root}.{key} a {names}")
         kwargs[key] = value
     try:
         return cls(**kwargs)
     except InputError as error:
-        # Ranges are checked by the dataclass, which does not know where it stands: name the whole key here.
-        if error.key.startswith(root):
-            raise
-        raise InputError(f"{root}.{error.key.split('.')[-1]}", error.expected, error.got, error.fix) from None
+        # The dataclass names its field and does not know where it stands.
+        raise InputError(f"{root}.{error.key}", error.expected, error.got, error.fix) from None
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -44,11 +44,11 @@ def save_base(path: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32, 
     tok = tokenizer()
     config = Qwen2Config(
         vocab_size=len(tok),
-        hidden_size=32,
+        hidden_size=64,  # two heads of 32: the smallest that vLLM's CPU kernels take
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         max_position_embeddings=512,
         tie_word_embeddings=tied,
         pad_token_id=tok.pad_token_id,

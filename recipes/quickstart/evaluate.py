@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from settings import Settings
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--title", default="Checkpoints before RL")
     args = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     group = args.group
     columns = ("checkpoint", "problems", "pass@1", f"pass@{group}", "entropy (nats)", "groups with a gradient")
     table = Table(*columns, title=args.title)

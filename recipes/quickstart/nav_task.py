@@ -96,7 +96,8 @@ def write_route(problem: str, style: str, rng: random.Random) -> str:
 def base_texts(settings: Settings, seed: int) -> Iterator[tuple[str, str]]:
     """Endless pre-training pairs (prompt, answer): routes in every style, and four side tasks.
 
-    A prompt that is a bare problem stands for the problem in chat format; there are few of them.
+    A prompt that is a bare problem stands for the problem in chat format. There are few of them, all with a mistake, so
+    that the base knows the format and SFT has something to teach.
     """
     splits = split_problems(settings)
     pool, held_out = splits["base"], {*splits["eval_in"], *splits["eval_out"]}
@@ -104,9 +105,11 @@ def base_texts(settings: Settings, seed: int) -> Iterator[tuple[str, str]]:
     while True:
         problem = rng.choice(pool)
         if rng.random() < settings.base_route_share:
-            style = rng.choices(STYLES, settings.base_styles)[0]
-            in_chat = rng.random() < settings.base_chat_share
-            yield problem if in_chat else f"?{problem}!", write_route(problem, style, rng)
+            if rng.random() < settings.base_chat_share:
+                yield problem, write_route(problem, "sloppy", rng)
+            else:
+                style = rng.choices(STYLES, settings.base_styles)[0]
+                yield f"?{problem}!", write_route(problem, style, rng)
             continue
         kind = rng.choice("wxvs")
         moves = write_route(problem, "mixed", rng)

@@ -33,7 +33,8 @@ class Settings:
     heads: int = 4
     intermediate_size: int = 256
 
-    # Base: broad pre-training on routes and on four side tasks; a small share of the routes is in chat format.
+    # Base: broad pre-training on routes and on four side tasks. A small share of the routes is in chat format, and all
+    # of those have a mistake.
     base_steps: int = 1500
     base_batch: int = 128
     base_lr: float = 2e-3

@@ -65,3 +65,12 @@ def test_all_three_trainers_are_extended_under_their_own_names() -> None:
         "colocate_async PPOTrainerColocateAsync ['RejuvenationMixin', 'PPOTrainerColocateAsync']",
         "separate_async PPOTrainerSeparateAsync ['RejuvenationMixin', 'PPOTrainerSeparateAsync']",
     ]
+
+
+@pytest.mark.parametrize(("plugins", "code"), [("auto", 0), ("rejuvenation_cpu", 1)])
+def test_status_says_whether_verl_loads_the_plugin(plugins: str, code: int) -> None:
+    command = "from rejuv_plugin.cli import main; main(['status'])"
+    result = run(command, VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS=plugins)
+    assert result.returncode == code, result.stderr
+    assert ("trainer sync: with rejuvenation" in result.stdout) == (code == 0)
+    assert ("Fix: unset VERL_USE_EXTERNAL_PLUGINS" in result.stdout) == (code == 1)

@@ -106,6 +106,22 @@ def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
     assert job.metrics[2]["actor/kl_loss"] > 0
 
 
+def test_trainer_with_separate_rollouts(models: Path, tmp_path: Path) -> None:
+    """``separate_async``: a standalone rollout server beside the one that shares the trainer's process."""
+    job = Job(tmp_path, models / "sft", models / "data", steps=2)
+    job.overrides = [
+        *rejuvenated(models), "trainer.v1.trainer_mode=separate_async",
+        "trainer.v1.separate_async.parameter_sync_step=1",
+        "actor_rollout_ref.rollout.checkpoint_engine.backend=gloo",
+        "actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1",
+    ]  # fmt: skip
+    job.run()
+    assert sorted(job.metrics) == [0, 1, 2]
+    # The first batch was sampled from the rejuvenated start, by servers that got their weights from the actor.
+    assert job.metrics[1]["training/rollout_probs_diff_max"] < 1e-5
+    assert "training/off_policy/trajectory_staleness/mean" in job.metrics[2]
+
+
 def test_colocated_asynchronous_trainer(models: Path, tmp_path: Path) -> None:
     job = Job(tmp_path, models / "sft", models / "data", steps=3)
     job.overrides = [*rejuvenated(models), "trainer.v1.trainer_mode=colocate_async"]

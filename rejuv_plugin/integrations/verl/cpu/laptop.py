@@ -38,7 +38,11 @@ OVERRIDES: dict[str, Any] = {
             "enable_sleep_mode": False,
             "max_num_seqs": 512,
             "agent": {"num_workers": 1},
-            "checkpoint_engine": {"update_weights_bucket_megabytes": 64},
+            "checkpoint_engine": {
+                "update_weights_bucket_megabytes": 64,
+                # Adds the backend "gloo", for trainer_mode=separate_async; the default backend stays "naive".
+                "custom_backend_module": f"{__package__}.rollout.gloo_checkpoint_engine",
+            },
         },
     },
     "critic": {"model": _MODEL, "fsdp": _FP32_ENGINE},

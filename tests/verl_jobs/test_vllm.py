@@ -1,0 +1,29 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The same job with vLLM as the rollout: its CPU build, which a laptop can run but rarely wants to wait for."""
+
+from pathlib import Path
+
+import pytest
+from verl_jobs.job import Job
+
+pytestmark = pytest.mark.vllm
+
+
+def test_rejuvenated_job_with_vllm_rollouts(models: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, models / "sft", models / "data", steps=2)
+    job.env = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    job.overrides = [
+        "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+        "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16",
+    ]  # fmt: skip
+    job.run(timeout=560)
+    # The weights that vLLM samples with are the actor's, from the rejuvenated start on and after an update.
+    for step in (1, 2):
+        assert job.metrics[step]["training/rollout_probs_diff_max"] < 1e-5
+    assert job.metrics[1]["actor/grad_norm"] > 0
+    assert job.metrics[0]["training/rejuvenation/alpha"] == 0.5
