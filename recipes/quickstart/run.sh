@@ -28,7 +28,7 @@ ARMS=$(tr ' ,' '\n\n' <<< "$ARMS" | sed '/^$/d; s/^fusion$/rejuvenated/' | awk '
 for arm in $ARMS; do
   case $arm in
     over | rejuvenated | moderate | base) ;;
-    *) echo "ARMS: expected some of over, rejuvenated, moderate, base, got $arm" >&2; exit 2 ;;
+    *) echo "ARMS: expected some of over, rejuvenated, moderate, base, got $arm. Fix: ARMS=\"over rejuvenated\"." >&2; exit 2 ;;
   esac
 done
 STARTED=$SECONDS

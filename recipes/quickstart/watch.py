@@ -98,10 +98,21 @@ class Console:
         print(f"\r\033[K{self.prefix}{text}" if self.rewrite else self.prefix + text, flush=True)
 
 
+def set_aside(directory: Path, tensorboard: Path) -> None:
+    """Move what an earlier run of this arm left to ``previous/<arm>-<n>``: verl would write into the same files."""
+    if not directory.exists():
+        return
+    earlier = directory.parent / "previous"
+    earlier.mkdir(exist_ok=True)
+    count = sum(1 for _ in earlier.glob(f"{directory.name}-*"))
+    target = directory.rename(earlier / f"{directory.name}-{count + 1}")
+    if tensorboard.exists():
+        tensorboard.rename(target / "tensorboard")
+
+
 def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float = 0.5) -> int:
     """Run the command and follow it. Returns its exit code."""
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.rmtree(directory.parent / "tensorboard" / arm, ignore_errors=True)
+    set_aside(directory, directory.parent / "tensorboard" / arm)
     directory.mkdir(parents=True)
     log, metrics, console = directory / "log.txt", directory / "metrics.jsonl", Console(arm)
     console.keep(f"log: {log}")

@@ -13,7 +13,11 @@ import sys
 
 
 def cpu_seconds(plugins: str) -> float:
-    env = {**os.environ, "VERL_USE_EXTERNAL_PLUGINS": plugins, "VERL_PLATFORM": "cpu" if plugins == "auto" else "nvidia"}
+    env = {
+        **os.environ,
+        "VERL_USE_EXTERNAL_PLUGINS": plugins,
+        "VERL_PLATFORM": "cpu" if plugins == "auto" else "nvidia",
+    }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", "import verl"], env=env, check=True, stderr=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -88,7 +88,9 @@ def test_ppo_with_an_sft_reference_and_a_rejuvenated_critic(models: Path, tmp_pa
     manifest = json.loads((cached / "rejuvenation.json").read_text())
     summary = job.metrics[0]
     assert summary["training/rejuvenation/alpha"] == manifest["settings"]["fusion"]["alpha"] == 0.4
-    assert summary["training/rejuvenation/drift_start"] == pytest.approx(0.4 * summary["training/rejuvenation/drift_sft"])
+    assert summary["training/rejuvenation/drift_start"] == pytest.approx(
+        0.4 * summary["training/rejuvenation/drift_sft"]
+    )
     assert "rejuvenation: made in" in job.log
 
 

@@ -42,7 +42,9 @@ class _Finder(importlib.abc.MetaPathFinder):
             # Not installed here: let the import fail as it would have, and stay armed for a later attempt.
             self.actions[fullname] = actions
             return None
-        assert spec.loader is not None, f"{fullname} is a namespace package: nothing is executed that one could wait for"
+        assert spec.loader is not None, (
+            f"{fullname} is a namespace package: nothing is executed that one could wait for"
+        )
         spec.loader = _Loader(spec.loader, actions)
         return spec
 

@@ -43,5 +43,3 @@ def extend_registered_trainers(registry: dict[str, type]) -> None:
     for mode, trainer in registry.items():
         if not issubclass(trainer, RejuvenationMixin):
             registry[mode] = type(trainer.__name__, (RejuvenationMixin, trainer), {"__module__": trainer.__module__})
-
-
