@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-# verl's token builder for qwen2 wants <|im_end|> and a one-token newline. transformers rebuilds the tokenizer of a qwen2
-# checkpoint as byte-level BPE, so we use that without merges: one token a byte.
+# verl's token builder for qwen2 wants <|im_end|> and a one-token newline. transformers rebuilds the tokenizer of a
+# qwen2 checkpoint as byte-level BPE, so we use that without merges: one token a byte.
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"

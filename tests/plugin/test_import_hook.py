@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rejuv_plugin.integrations.verl.import_hook import after_import
 
 

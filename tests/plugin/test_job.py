@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+
 from rejuv_plugin.config import RejuvenationConfig, defaults
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import tripwire

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+
 import rejuv_plugin
 
 ROOT = Path(rejuv_plugin.__file__).parent
@@ -56,9 +57,9 @@ def violations_of(file: Path) -> list[str]:
         top, *rest = name.split(".")
         if top in OWNERS and room not in OWNERS[top]:
             found.append(f"{name} (only {OWNERS[top]} may)")
-        if top == "rejuv_plugin" and rest and rest[0] in FLOOR_OF:
-            if rest[0] != room and FLOOR_OF[rest[0]] >= FLOOR_OF[room]:
-                found.append(f"{name} (floor {FLOOR_OF[rest[0]]} from floor {FLOOR_OF[room]})")
+        other = rest[0] if top == "rejuv_plugin" and rest else room
+        if other != room and FLOOR_OF.get(other, -1) >= FLOOR_OF[room]:
+            found.append(f"{name} (floor {FLOOR_OF[other]} from floor {FLOOR_OF[room]})")
     return found
 
 

@@ -18,17 +18,27 @@ BOTH = "rejuvenation,rejuvenation_cpu"
 CPU_ALONE = "rejuvenation_cpu"
 
 # The plain GRPO command of a user, at a size that takes seconds.
-COMMAND = """
-    +laptop=default algorithm.adv_estimator=grpo
-    data.train_batch_size=4 data.max_prompt_length=48 data.max_response_length=8 data.seed=1
-    actor_rollout_ref.actor.ppo_mini_batch_size=4 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8
-    actor_rollout_ref.actor.optim.lr=1e-3 actor_rollout_ref.actor.strategy=fsdp2
-    actor_rollout_ref.rollout.n=4 actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8
-    actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8
-    actor_rollout_ref.rollout.max_model_len=128
-    trainer.val_before_train=False trainer.test_freq=-1 trainer.save_freq=-1 trainer.total_epochs=10
-    trainer.resume_mode=disable
-""".split()
+COMMAND = [
+    "+laptop=default",
+    "algorithm.adv_estimator=grpo",
+    "data.train_batch_size=4",
+    "data.max_prompt_length=48",
+    "data.max_response_length=8",
+    "data.seed=1",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.actor.optim.lr=1e-3",
+    "actor_rollout_ref.actor.strategy=fsdp2",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.rollout.max_model_len=128",
+    "trainer.val_before_train=False",
+    "trainer.test_freq=-1",
+    "trainer.save_freq=-1",
+    "trainer.total_epochs=10",
+    "trainer.resume_mode=disable",
+]
 
 DETERMINISTIC = [
     "actor_rollout_ref.rollout.full_determinism=True",

@@ -123,7 +123,8 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
         *TWO_WORKERS, *VALIDATION, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         # alpha 1 keeps the skill of calling the tool, which half of it would not.
         "rejuvenation.fusion.alpha=1", "data.max_response_length=160", "actor_rollout_ref.rollout.max_model_len=256",
-        "actor_rollout_ref.rollout.multi_turn.enable=True", "actor_rollout_ref.rollout.multi_turn.max_assistant_turns=2",
+        "actor_rollout_ref.rollout.multi_turn.enable=True",
+        "actor_rollout_ref.rollout.multi_turn.max_assistant_turns=2",
         f"actor_rollout_ref.rollout.multi_turn.function_tool_path={tmp_path}/tools.py",
         f"trainer.rollout_data_dir={tmp_path}/rollouts",
     ]  # fmt: skip

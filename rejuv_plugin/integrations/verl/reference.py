@@ -29,7 +29,7 @@ def with_sft_reference(role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
     """Return the mapping with every actor/reference worker class extended by `SFTReferenceMixin`.
 
     Args:
-        role_worker_mapping: verl's ``role -> Ray actor class``; not changed. Other workers (the critic) stay as they are.
+        role_worker_mapping: verl's ``role -> Ray actor class``; not changed. Other workers (the critic) stay.
     """
     return {role: _extended(actor_class) for role, actor_class in role_worker_mapping.items()}
 

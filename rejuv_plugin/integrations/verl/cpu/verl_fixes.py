@@ -29,7 +29,7 @@ def register_fsdp_engines(transformer_impl: ModuleType) -> None:
 
 
 def no_offload_to_where_it_is(transformer_impl: ModuleType) -> None:
-    """verl offloads the reference's shards to pinned CPU memory. They are in CPU memory, and nothing here can pin it."""
+    """verl offloads the reference to pinned CPU memory. It is in CPU memory, and pinning needs a device."""
     import torch.distributed.fsdp as fsdp
 
     offload, offload_policy = fsdp.CPUOffload, transformer_impl.CPUOffloadPolicy
