@@ -8,16 +8,18 @@ Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 1 anythin
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from . import __version__
-from .config import FusionConfig
+from .config import FusionConfig, ResetConfig
 from .errors import InputError
 
 if TYPE_CHECKING:
     from .checkpoint import Plan
+
+Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
 # Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
 app = typer.Typer(
@@ -62,6 +64,35 @@ def apply(
         float,
         typer.Option(help="Weight of the SFT checkpoint: 0 is the base, 1 the SFT checkpoint, both bit for bit."),
     ] = FusionConfig.alpha,
+    reset_ratio: Annotated[
+        float, typer.Option(help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
+    ] = ResetConfig.ratio,
+    calibration: Annotated[
+        str | None, typer.Option(help="Parquet or jsonl of prompt and response, or of messages; with --reset-ratio.")
+    ] = ResetConfig.calibration,
+    omega: Annotated[
+        float, typer.Option(help="Weight of the base on reset neurons: 1 is the base, bit for bit.")
+    ] = ResetConfig.omega,
+    positions: Annotated[
+        int, typer.Option(help="Response positions kept for each example, where SFT moved the entropy most.")
+    ] = ResetConfig.positions,
+    rule: Annotated[
+        str,
+        typer.Option(help="union of the top neurons at each position (the paper), or aggregate: of the mean score."),
+    ] = ResetConfig.rule,
+    select: Annotated[str, typer.Option(help="top; or a control of equal size: bottom, random.")] = ResetConfig.select,
+    ranking: Annotated[str, typer.Option(help="Rank scores by absolute or signed value.")] = ResetConfig.ranking,
+    include: Annotated[
+        str, typer.Option(help="Modules to reset in: shell patterns, separated by blanks.")
+    ] = ResetConfig.include,
+    exclude: Annotated[str, typer.Option(help="Modules to leave out.")] = ResetConfig.exclude,
+    seed: Annotated[int, typer.Option(help="Of --select random.")] = ResetConfig.seed,
+    reset_set: Annotated[
+        str | None, typer.Option(help="Use the neurons of this file, in place of --reset-ratio and --calibration.")
+    ] = ResetConfig.set_path,
+    save_reset_set: Annotated[
+        Path | None, typer.Option(help="Also write the reset neurons to this file, for --reset-set.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all inputs, print the plan, write nothing.")
     ] = False,
@@ -76,24 +107,67 @@ def apply(
     tasks, larger keeps more of it and favours in-distribution ones. Weights must be safetensors; pickles are never
     loaded.
 
+    With --reset-ratio and --calibration, the neurons that carry what SFT changed most (measured with both models on the
+    calibration data, on the CPU) go back to the base: rows of q, k, v, gate, up, columns of o, down. A dry run checks
+    all inputs but does not run the models.
+
     Examples:
 
         rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --dry-run
 
         rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --alpha 0.45
+
+        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --reset-ratio 0.01 \\
+        --calibration data.parquet --save-reset-set runs/neurons.json
+
+        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
+        --reset-set runs/neurons.json
     """
-    fusion = _fusion(alpha)
+    fusion = _as_options(FusionConfig, alpha=alpha)
+    reset = _as_options(
+        ResetConfig,
+        ratio=reset_ratio,
+        omega=omega,
+        calibration=calibration,
+        positions=positions,
+        rule=rule,
+        select=select,
+        ranking=ranking,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        set_path=reset_set,
+    )
+    if save_reset_set and not reset.ratio:
+        raise InputError("--save-reset-set", "a reset ratio above 0", "0", "add --reset-ratio 0.01 --calibration FILE")
     # Imported late: torch takes seconds, and --help must not wait for it.
     from . import checkpoint
+    from .checkpoint import reset_file
     from .checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
+    check_output(plan, output, "--output")
+    if save_reset_set:
+        reset_file.check_new(save_reset_set, "--save-reset-set")
+    if reset.set_path:
+        plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")
+    elif reset.wanted:
+        from .probe.measure import check_inputs
+
+        check_inputs(plan, reset, "--")
     if dry_run:
-        check_output(plan, output, "--output")
         _print_plan(_plan_record(plan, output), as_json)
         return
     with checkpoint.bars() as progress:
-        manifest = checkpoint.apply(plan, output, progress=progress)
+        inputs = checkpoint.read_inputs(plan, progress=progress)
+        if reset.ratio:
+            from .probe.measure import measure
+
+            found = measure(plan, reset, inputs, "--")
+            plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
+        manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress)
+    if save_reset_set and plan.reset:
+        reset_file.save(plan.reset.chosen, save_reset_set)
     if as_json:
         print(json.dumps(manifest, indent=2))
     else:
@@ -113,11 +187,17 @@ def status() -> None:
     raise typer.Exit(0 if loaded else 1)
 
 
-def _fusion(alpha: float) -> FusionConfig:
+# Where an option is not named like its field.
+_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set"}
+
+
+def _as_options(settings: type[Settings], **values: Any) -> Settings:
+    """Build settings whose errors name the options that they came by."""
     try:
-        return FusionConfig(alpha=alpha)
+        return settings(**values)
     except InputError as error:
-        raise InputError("--alpha", error.expected, error.got, error.fix) from None
+        option = _OPTIONS.get(error.key, error.key)
+        raise InputError(f"--{option}", error.expected, error.got, error.fix) from None
 
 
 def _plan_record(plan: "Plan", output: Path) -> dict[str, Any]:
@@ -155,8 +235,10 @@ def _summary(manifest: dict[str, Any], output: Path) -> str:
     drift = manifest["drift_from_base"]
     sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
     moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
+    reset = manifest.get("reset")
+    how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
     return (
         f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
-        f"({manifest['parameters_fused']:,} parameters) fused, {manifest['tensors']['copied']} copied, drift from base "
-        f"{moved}, {manifest['seconds']} s. Written to {output}; where it comes from: {output / 'rejuvenation.json'}"
+        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift from "
+        f"base {moved}, {manifest['seconds']} s. Written to {output}; where it comes from: {output / 'rejuvenation.json'}"
     )

@@ -36,6 +36,79 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class ResetConfig:
+    """Attribution-guided neuron reset, Eq. 2 to 5 of arXiv 2606.09932; off while ``ratio`` is 0 and there is no set.
+
+    The paper does not say how many positions it keeps, how it ranks, or what it calibrates on: these are settings.
+    """
+
+    ratio: float = 0.0
+    """Share of each module's neurons taken at each position, in [0, 1]; their union over positions is larger. 0 is
+    off. The paper's default is 0.01 and it sweeps 0.005 to 0.04, where 0.04 starts to erase what SFT taught."""
+
+    omega: float = 1.0
+    """Weight of the base on the neurons of the set, in [0, 1]: 1 is the base bit for bit, 0 is fusion alone."""
+
+    calibration: str | None = None
+    """Parquet or jsonl file of ``prompt`` and ``response``, or of chat ``messages``, where the trainer sees it."""
+
+    positions: int = 8
+    """Response positions kept for each calibration example: those where SFT moved the entropy most."""
+
+    rule: str = "union"
+    """``union`` of the top ratio at each position (the paper), or ``aggregate``: the top ratio by the mean score."""
+
+    select: str = "top"
+    """``top``, or a control of equal size in each module: ``bottom`` or ``random``."""
+
+    ranking: str = "absolute"
+    """Rank scores by magnitude, or ``signed``: by value, those that support the target first."""
+
+    include: str = "*"
+    """Modules to score: shell patterns separated by white space, ``"*.k_proj *.v_proj"``."""
+
+    exclude: str = ""
+    """Modules to leave out, as ``include``."""
+
+    seed: int = 0
+    """Of the ``random`` control."""
+
+    set_path: str | None = None
+    """A reset set made earlier (``rejuv apply --save-reset-set``), in place of a calibration."""
+
+    def __post_init__(self) -> None:
+        for name in ("ratio", "omega"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+                raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}, as the paper does")
+            object.__setattr__(self, name, float(value))
+        if not isinstance(self.positions, int) or isinstance(self.positions, bool) or self.positions < 1:
+            raise InputError("positions", "a whole number above 0", repr(self.positions), "use 8")
+        _one_of("rule", self.rule, ("union", "aggregate"))
+        _one_of("select", self.select, ("top", "bottom", "random"))
+        _one_of("ranking", self.ranking, ("absolute", "signed"))
+        if self.set_path and (self.calibration or self.ratio):
+            raise InputError(
+                "set_path",
+                "no calibration and ratio 0 beside a set, which was selected already",
+                f"calibration {self.calibration!r} and ratio {self.ratio:g}",
+                "drop one of the two",
+            )
+        if bool(self.ratio) != bool(self.calibration):
+            raise InputError(
+                "ratio" if self.calibration else "calibration",
+                "both a ratio above 0 and calibration data, or neither",
+                f"ratio {self.ratio:g} and calibration {self.calibration!r}",
+                "the paper's ratio is 0.01; calibration data is a parquet or jsonl file of prompts and responses",
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be reset."""
+        return bool(self.ratio or self.set_path)
+
+
+@dataclass(frozen=True)
 class RejuvenationConfig:
     """Everything under the Hydra key ``rejuvenation``."""
 
@@ -56,6 +129,7 @@ class RejuvenationConfig:
     ``<trainer.default_local_dir>/rejuvenated``."""
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    reset: ResetConfig = field(default_factory=ResetConfig)
 
     def __post_init__(self) -> None:
         if not self.base_path:
@@ -123,3 +197,4 @@ def _default(f: dataclasses.Field) -> Any:
 
 
 _FIX_GROUP = "give +rejuvenation=default on the command line, then rejuvenation.base_path=<base model>"
+_SUGGESTED = {"ratio": "0.01", "omega": "1.0"}

@@ -5,14 +5,17 @@
     plan = plan_fusion("base", "sft", FusionConfig(alpha=0.5))     # bad inputs end here
     apply(plan, Path("out"))                                       # one directory, or
     materialise(plan, "cache").path                                # one directory per content, made once
+    plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
 
-To read in this order: source, headers, refused, layout, compatible, plan; digest, provenance, target, stream, write;
-cache. Nothing here knows verl, Ray or the console command.
+To read in this order: source, headers, refused, layout, compatible, plan, reset, reset_file; digest, provenance,
+target, stream, write; cache. Nothing here knows verl, Ray or the console command.
 """
 
 from .cache import Materialised, materialise
 from .plan import Plan, plan_fusion
 from .progress import bars
+from .provenance import read_inputs
+from .reset import plan_reset
 from .write import apply
 
-__all__ = ["Materialised", "Plan", "apply", "bars", "materialise", "plan_fusion"]
+__all__ = ["Materialised", "Plan", "apply", "bars", "materialise", "plan_fusion", "plan_reset", "read_inputs"]

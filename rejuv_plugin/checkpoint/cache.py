@@ -17,7 +17,7 @@ from ..errors import InputError
 from .digest import Progress
 from .layout import MANIFEST
 from .plan import Plan
-from .provenance import FORMAT, content_key, read_inputs
+from .provenance import FORMAT, Inputs, content_key, read_inputs
 from .target import check_outside, check_writable
 from .write import write
 
@@ -64,19 +64,22 @@ def materialise(
     """
     began = time.monotonic()
     cache = Path(cache_dir).expanduser().resolve()
-    check_outside(plan, cache, key)
-    _make_directory(cache, key)
-    # One process hashes, the others then find the digests in the memo.
-    with _locked(cache / ".digests.lock", key):
-        inputs = read_inputs(plan, cache / ".digests.json", progress)
+    make_directory(plan, cache, key)
+    inputs = read_inputs_once(plan, cache, key, progress)
     address = content_key(plan, inputs)
     if approve is not None:
         approve(address)
     path = cache / f"{plan.sft.label}-{address[:16]}"
-    with _locked(cache / f".{path.name}.lock", key):
+    with locked(cache / f".{path.name}.lock", key):
         cached = path.exists()
         manifest = read_valid(path, address, key) if cached else write(plan, inputs, path, key=key, progress=progress)
     return Materialised(path, manifest, cached, time.monotonic() - began)
+
+
+def read_inputs_once(plan: Plan, cache: Path, key: str, progress: Progress | None) -> Inputs:
+    """Hash the inputs of ``plan``; one process does, the others then find the digests in the cache's memo."""
+    with locked(cache / ".digests.lock", key):
+        return read_inputs(plan, cache / ".digests.json", progress)
 
 
 def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
@@ -102,7 +105,13 @@ def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
     return manifest
 
 
-def _make_directory(cache: Path, key: str) -> None:
+def make_directory(plan: Plan, cache: Path, key: str) -> None:
+    """Create the directory of the cache, absolute and free of symbolic links.
+
+    Raises:
+        InputError: named ``key``; it cannot be written, or lies in an input.
+    """
+    check_outside(plan, cache, key)
     check_writable(cache, key)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -113,7 +122,8 @@ def _make_directory(cache: Path, key: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path, key: str) -> Iterator[None]:
+def locked(path: Path, key: str) -> Iterator[None]:
+    """Hold the lock file ``path`` while the block runs; ``key`` names its directory in errors."""
     lock = FileLock(path)
     try:
         lock.acquire()

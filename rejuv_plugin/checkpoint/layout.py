@@ -40,6 +40,11 @@ class Checkpoint:
     side_files: tuple[str, ...]
     """Everything that belongs to the model and is not weights, as sorted names below the root."""
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
 
 def read_checkpoint(given: str, key: str) -> Checkpoint:
     """Read and check the checkpoint ``given``, a directory or a hub name.

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import FusionConfig
+from ..neurons.reset_set import ResetSet
 from .compatible import check_compatible
 from .headers import FLOATING, TensorInfo
 from .layout import Checkpoint, read_checkpoint
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Rows or columns of one tensor."""
+
+    dim: int
+    """0: rows of a matrix or entries of a vector; 1: columns of a matrix."""
+    indices: tuple[int, ...]
+    """Ascending."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +30,8 @@ class Fuse:
     name: str
     sft: TensorInfo
     base: TensorInfo
+    reset: Slices | None = None
+    """The part that is reset: written with `Reset.omega` of the base."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,15 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Reset:
+    """What is reset, and how far."""
+
+    omega: float
+    """Weight of the base on the neurons of the set, in [0, 1]."""
+    chosen: ResetSet
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be written. The output has the SFT checkpoint's files, tensors, order and dtypes."""
 
@@ -38,6 +60,8 @@ class Plan:
     fusion: FusionConfig
     operations: tuple[Fuse | Copy, ...]
     """One per output tensor, in the order of the SFT checkpoint's files and of the bytes in them."""
+    reset: Reset | None = None
+    """None: fusion alone. Made by `reset.plan_reset`."""
 
     def of_file(self, file: str) -> Iterator[Fuse | Copy]:
         """The operations that fill one weight file, in the order of its bytes."""
@@ -55,6 +79,12 @@ class Plan:
     def parameters_fused(self) -> int:
         """Elements of all fused tensors; tied embeddings count as often as they are stored."""
         return sum(operation.sft.elements for operation in self.fused)
+
+    @property
+    def parameters_reset(self) -> int:
+        """Elements of all neurons in the reset set: each row or column, and the bias entries of rows."""
+        slices = ((op.reset, op.sft) for op in self.fused if op.reset)
+        return sum(len(part.indices) * info.elements // info.shape[part.dim] for part, info in slices)
 
     @property
     def weight_bytes(self) -> int:

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..neurons.modules import modules_of
+from ..neurons.reset_set import shares
 from ..ops.drift import Drift
 from .compatible import same_checkpoint
 from .digest import Progress, sha256_files
 from .layout import Checkpoint
-from .plan import Plan
+from .plan import Plan, Reset
 
 # Of the manifest and of what the same inputs and settings give: a change of either makes older outputs another thing.
 FORMAT = 1
@@ -57,8 +59,11 @@ def content_key(plan: Plan, inputs: Inputs) -> str:
 
 
 def settings(plan: Plan) -> dict[str, Any]:
-    """The settings that decide the output's bytes."""
-    return {"fusion": asdict(plan.fusion)}
+    """The settings that decide the output's bytes. A reset counts by its neurons, however they were found."""
+    found: dict[str, Any] = {"fusion": asdict(plan.fusion)}
+    if plan.reset:
+        found["reset"] = {"omega": plan.reset.omega, "set": plan.reset.chosen.digest}
+    return found
 
 
 def manifest(
@@ -95,8 +100,24 @@ def manifest(
             "copied_names": [operation.name for operation in plan.copied],
         },
         "parameters_fused": plan.parameters_fused,
+        **({"reset": _reset(plan, plan.reset)} if plan.reset else {}),
         "drift_from_base": {"sft": _relative(drift_sft), "output": _relative(drift_output)},
         "seconds": round(seconds, 3),
+    }
+
+
+def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
+    chosen = reset.chosen
+    layers = {module.name: module.layer for module in modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)}
+    return {
+        "omega": reset.omega,
+        "set": chosen.digest,
+        "neurons": sum(len(module.indices) for module in chosen.modules.values()),
+        "parameters": plan.parameters_reset,
+        "share": shares(chosen, dict.fromkeys(chosen.modules, "all"))["all"],
+        "share_by_layer": shares(chosen, layers),
+        "share_by_module": shares(chosen),
+        "selection": {"settings": dict(chosen.settings), "inputs": dict(chosen.inputs), **chosen.statistics},
     }
 
 

@@ -3,6 +3,7 @@
 """Weight files, written chunk by chunk in the order of their bytes: memory does not grow with the model."""
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 
 from ..ops.drift import Drift, drift
 from ..ops.fusion import fuse
+from ..ops.reset import fuse_and_reset
 from .headers import BITS, TensorInfo
 from .plan import Fuse, Plan
 
@@ -62,7 +64,7 @@ def write_weights(plan: Plan, file: str, target: BinaryIO, drifts: Drifts, advan
         }
         for operation in plan.of_file(file):
             if isinstance(operation, Fuse):
-                for chunk in _fused(operation, plan.fusion.alpha, sft_file, base_files[operation.base.file], drifts):
+                for chunk in _fused(plan, operation, sft_file, base_files[operation.base.file], drifts):
                     put(chunk)
             else:
                 for start in range(operation.sft.start, operation.sft.end, _COPY_BYTES):
@@ -80,17 +82,40 @@ def layer_group(name: str) -> str:
 
 
 def _fused(
-    operation: Fuse, alpha: float, sft_file: BinaryIO, base_file: BinaryIO, drifts: Drifts
+    plan: Plan, operation: Fuse, sft_file: BinaryIO, base_file: BinaryIO, drifts: Drifts
 ) -> Iterator[memoryview]:
     group = layer_group(operation.name)
+    chosen = _Chosen(operation) if plan.reset and operation.reset else None
     for first in range(0, operation.sft.elements, _CHUNK_ELEMENTS):
         count = min(_CHUNK_ELEMENTS, operation.sft.elements - first)
         sft = _load(sft_file, operation.sft, first, count)
         base = _load(base_file, operation.base, first, count)
-        output = fuse(base, sft, alpha, sft.dtype)
+        if chosen and plan.reset:
+            output = fuse_and_reset(
+                base, sft, plan.fusion.alpha, plan.reset.omega, chosen.elements(first, count), sft.dtype
+            )
+        else:
+            output = fuse(base, sft, plan.fusion.alpha, sft.dtype)
         drifts.sft[group] += drift(sft, base)
         drifts.output[group] += drift(output, base)
         yield output.view(torch.uint8).numpy().data
+
+
+class _Chosen:
+    """Which elements of a tensor belong to the rows or columns that are reset."""
+
+    def __init__(self, operation: Fuse) -> None:
+        slices, shape = operation.reset, operation.sft.shape
+        assert slices is not None
+        self._rows = slices.dim == 0
+        self._row_elements = math.prod(shape[1:])
+        self._member = torch.zeros(shape[slices.dim], dtype=torch.bool)
+        self._member[list(slices.indices)] = True
+
+    def elements(self, first: int, count: int) -> torch.Tensor:
+        """``[count]`` bool for the flat elements ``[first, first + count)``."""
+        flat = torch.arange(first, first + count)
+        return self._member[flat // self._row_elements if self._rows else flat % self._row_elements]
 
 
 def _load(file: BinaryIO, info: TensorInfo, first: int, count: int) -> torch.Tensor:

@@ -25,7 +25,14 @@ from .stream import Drifts, write_weights
 from .target import check_output, no_space, not_empty
 
 
-def apply(plan: Plan, output: Path, *, key: str = "--output", progress: Progress | None = None) -> dict[str, Any]:
+def apply(
+    plan: Plan,
+    output: Path,
+    *,
+    inputs: Inputs | None = None,
+    key: str = "--output",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write the rejuvenated checkpoint ``plan`` describes to the directory ``output``.
 
     A reader sees nothing at ``output``, or all of it. A run that raises leaves nothing behind; one that is killed
@@ -34,6 +41,7 @@ def apply(plan: Plan, output: Path, *, key: str = "--output", progress: Progress
     Args:
         plan: from `plan_fusion`.
         output: a new or empty directory; its parents are created.
+        inputs: from `provenance.read_inputs`, for inputs that are hashed already.
         key: how errors name ``output``: a command-line option or a configuration key.
         progress: called with ``("hash" or "write", bytes done, bytes in all)``.
 
@@ -44,7 +52,7 @@ def apply(plan: Plan, output: Path, *, key: str = "--output", progress: Progress
         InputError: base and SFT are the same weights, or ``output`` cannot be written; see `target.check_output`.
     """
     check_output(plan, output, key)
-    return write(plan, read_inputs(plan, progress=progress), output, key=key, progress=progress)
+    return write(plan, inputs or read_inputs(plan, progress=progress), output, key=key, progress=progress)
 
 
 def write(plan: Plan, inputs: Inputs, output: Path, *, key: str, progress: Progress | None) -> dict[str, Any]:

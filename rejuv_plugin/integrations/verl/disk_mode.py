@@ -11,10 +11,15 @@ from typing import Any
 
 from omegaconf import open_dict
 
-from ...checkpoint import Materialised, Plan, materialise, plan_fusion
+from ...checkpoint import Materialised, Plan, materialise, plan_fusion, plan_reset, reset_file
+from ...probe.cache import measured_once
+from ...probe.measure import check_inputs
 from . import run_record, tripwire
 from .job import MODEL_PATH, Job
 from .progress_lines import ProgressLines
+
+_RESET_KEY = "rejuvenation.reset."
+_SET_KEY = f"{_RESET_KEY}set_path"
 
 
 @dataclass(frozen=True)
@@ -28,14 +33,24 @@ class Outcome:
 
 
 def plan_of(job: Job) -> Plan:
-    """Plan from headers alone; errors name verl's configuration keys."""
-    return plan_fusion(
+    """Plan without reading weights; errors name verl's configuration keys.
+
+    A reset set from a file is in the plan. Neurons that are still to be measured are not: calibration data and
+    architecture are checked.
+    """
+    plan = plan_fusion(
         str(job.settings.base_path),
         job.sft_path,
         job.settings.fusion,
         base_key="rejuvenation.base_path",
         sft_key=MODEL_PATH,
     )
+    reset = job.settings.reset
+    if reset.set_path:
+        return plan_reset(plan, reset_file.load(reset.set_path, _SET_KEY), reset.omega, _SET_KEY)
+    if reset.wanted:
+        check_inputs(plan, reset, _RESET_KEY)
+    return plan
 
 
 def apply(job: Job, config: Any) -> Outcome:
@@ -48,7 +63,11 @@ def apply(job: Job, config: Any) -> Outcome:
         InputError: bad input, or a resumed run that started from another checkpoint.
     """
     started = time.perf_counter()
-    plan = plan_of(job)
+    plan, reset = plan_of(job), job.settings.reset
+    if reset.ratio:
+        # Here, in the trainer's process and on the CPU, before any worker takes memory.
+        found = measured_once(plan, reset, job.cache_dir, progress=ProgressLines())
+        plan = plan_reset(plan, found, reset.omega, f"{_RESET_KEY}calibration")
     result = materialise(
         plan,
         job.cache_dir,
@@ -83,16 +102,27 @@ def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]
         "training/rejuvenation/from_cache": float(result.cached),
         "timing_s/rejuvenation_apply": seconds,
     }
+    if reset := result.manifest.get("reset"):
+        metrics |= {
+            "training/rejuvenation/omega": reset["omega"],
+            "training/rejuvenation/reset_share": reset["share"],
+            "training/rejuvenation/reset_neurons": reset["neurons"],
+        }
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 def _print_summary(job: Job, result: Materialised, seconds: float) -> None:
     drift = result.manifest["drift_from_base"]
+    reset = result.manifest.get("reset")
+    neurons = (
+        f"  reset of {reset['neurons']:,} neurons ({reset['share']:.2%}), omega {reset['omega']:g}\n" if reset else ""
+    )
     how = "found in the cache" if result.cached else "made"
     print(
         f"rejuvenation: {how} in {seconds:.1f} s: {result.path}\n"
         f"  fusion alpha {job.settings.fusion.alpha:g} of {job.sft_path} with {job.settings.base_path}, "
         f"{result.manifest['parameters_fused']:,} parameters\n"
+        f"{neurons}"
         f"  drift from base (relative L2): SFT {_shown(drift['sft'])}, start of RL {_shown(drift['output'])}\n"
         f"  KL reference: {job.settings.ref}; critic: {'rejuvenated' if job.settings.critic else 'its own path'}",
         flush=True,

@@ -1,0 +1,86 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""From scores per position to a set of neurons per module (arXiv 2606.09932 v1, Eq. 4), and controls of equal size.
+
+The paper does not say how a share is rounded or whether scores are ranked by value or by magnitude. Ours: rounded up
+to whole neurons, so that a ratio above 0 always selects; by magnitude, since a neuron that suppresses the target
+took part in it as much as one that supports it. Ties go to the lower index.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+
+def quota(ratio: float, neurons: int) -> int:
+    """``ceil(ratio * neurons)``, with the ratio taken as the decimal it is written as: 0.07 of 100 are 7, not 8."""
+    return math.ceil(Fraction(repr(float(ratio))) * neurons)
+
+
+@dataclass
+class Tally:
+    """What the selection needs to know of one module's scores; grows with the module, not with the calibration set."""
+
+    neurons: int
+    ratio: float
+    signed: bool = False
+    """Rank by value (large positive first) instead of by magnitude."""
+    union: Tensor = field(init=False)
+    """``[neurons]`` bool: in the top ``ratio`` at one position or more."""
+    total: Tensor = field(init=False)
+    """``[neurons]`` float64: sum of the ranked scores over all positions."""
+    positions: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.union = torch.zeros(self.neurons, dtype=torch.bool)
+        self.total = torch.zeros(self.neurons, dtype=torch.float64)
+
+    def add(self, scores: Tensor) -> None:
+        """Count scores ``[P, neurons]``, any floating dtype, finite, on any device."""
+        ranked = scores if self.signed else scores.abs()
+        self.union[highest(ranked, quota(self.ratio, self.neurons)).flatten().cpu()] = True
+        self.total += ranked.to(torch.float64).sum(0).cpu()
+        self.positions += len(scores)
+
+    def __or__(self, other: "Tally") -> "Tally":
+        both = Tally(self.neurons, self.ratio, self.signed)
+        both.union, both.total = self.union | other.union, self.total + other.total
+        both.positions = self.positions + other.positions
+        return both
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` highest scores along the last dimension, best first; of equals the lower index."""
+    return torch.sort(scores, dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def select(tally: Tally, rule: str, which: str, seed: int, name: str) -> tuple[int, ...]:
+    """The neurons of one module.
+
+    Args:
+        tally: the module's scores.
+        rule: ``union`` of the top ratio at each position (Eq. 4), or ``aggregate``: the top ratio by the scores' mean
+            over all positions. The union is larger than the ratio; the aggregate is not.
+        which: ``top``, as above; or a control with as many neurons in each module: ``bottom`` (lowest mean score) or
+            ``random``.
+        seed: of ``random``.
+        name: of the module: each draws on its own, whichever others there are.
+
+    Returns:
+        Ascending indices.
+    """
+    if rule == "union":
+        top = tally.union.nonzero().flatten()
+    else:
+        top = highest(tally.total, quota(tally.ratio, tally.neurons) if tally.positions else 0)
+    if which == "bottom":
+        top = highest(-tally.total, len(top))
+    elif which == "random":
+        drawn = hashlib.sha256(f"{seed}|{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(drawn[:8], "little", signed=True))
+        top = torch.randperm(tally.neurons, generator=generator)[: len(top)]
+    return tuple(sorted(top.tolist()))

@@ -1,0 +1,9 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models on calibration data: which neurons carry what SFT changed most.
+
+    found = measure(plan, ResetConfig(ratio=0.01, calibration="data.parquet"), read_inputs(plan), "--")  # a `ResetSet`
+
+To read in this order: calibration, dialogue, load, entropy_scan, capture, attribute, measure; cache. It runs
+transformers on the CPU in float32, one example at a time.
+"""

@@ -1,0 +1,124 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Dialogues as the model sees them: token ids by its own chat template, and which of them it said itself."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from .calibration import Message
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence to teacher-force."""
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+    """Ascending positions in ``ids``, at least 1, of the tokens that the model said: the token at ``t`` is predicted
+    from the hidden state at ``t - 1``. End-of-turn marks are the model's own; white space after them is not."""
+
+
+def tokenize(
+    dialogues: Iterable[list[Message]], tokenizer: Any, context: int, vocabulary: int, key: str, sft_key: str
+) -> list[Example]:
+    """Apply the chat template.
+
+    Args:
+        dialogues: from `calibration.read_dialogues`.
+        tokenizer: the SFT checkpoint's, one of transformers' fast ones.
+        context: the most tokens that the model takes.
+        vocabulary: rows of its embeddings.
+        key: how errors name the calibration data.
+        sft_key: how errors name the checkpoint.
+
+    Returns:
+        One example a dialogue, or several where the template rewrites what was said before (Qwen3 drops the thinking
+        of earlier turns): then each such turn is seen as the model sees it when it speaks.
+
+    Raises:
+        InputError: no chat template, a template that fails, a sequence longer than the context.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            sft_key, "a tokenizer with a chat template", "none", "save the template that SFT used with the checkpoint"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(sft_key, "a fast tokenizer (tokenizer.json)", type(tokenizer).__name__, "convert and save it")
+    examples = []
+    for row, messages in enumerate(dialogues):
+        for text, spans in _texts(messages, tokenizer, row, key):
+            example = _example(text, spans, tokenizer)
+            if not example.targets:
+                raise InputError(key, "a response in each row", f"no token of one in row {row}", "leave the row out")
+            if len(example.ids) > context:
+                raise InputError(
+                    key,
+                    f"dialogues of at most {context} tokens, the context of the model",
+                    f"{len(example.ids)} in row {row}",
+                    "leave it out or shorten it",
+                )
+            if max(example.ids) >= vocabulary:
+                raise InputError(
+                    sft_key, f"token ids below {vocabulary}", f"{max(example.ids)}", "save model and tokenizer together"
+                )
+            examples.append(example)
+    return examples
+
+
+def _texts(messages: list[Message], tokenizer: Any, row: int, key: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Rendered text and the character spans that the model said, for the whole dialogue if that can be."""
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for i, message in enumerate(messages):
+        # What opens a dialogue answers nothing: it has no prompt to be predicted from.
+        if message["role"] != "assistant" or i == 0:
+            continue
+        try:
+            history = tokenizer.apply_chat_template(messages[:i], tokenize=False)
+            before = tokenizer.apply_chat_template(messages[:i], tokenize=False, add_generation_prompt=True)
+            after = tokenizer.apply_chat_template(messages[: i + 1], tokenize=False)
+        # Templates are programs of their own and raise what they like.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                key,
+                "messages that the chat template takes",
+                f"row {row} ({type(error).__name__}: {reason})",
+                "write the dialogue as it was for SFT",
+            ) from None
+        # The generation prompt may hold more than the finished turn keeps, such as an opened thinking mark.
+        start = _common(before, after)
+        if start < len(history.rstrip()):
+            raise InputError(
+                key,
+                "a chat template that only adds to the text when the model answers",
+                f"one that changes what came before (row {row}, message {i})",
+                "give prompts and responses, or dialogues of one answer each",
+            )
+        if spans and not after.startswith(text.rstrip()):
+            yield text, spans
+            spans = []
+        text = after
+        spans = [*spans, (start, len(after))]
+    yield text, spans
+
+
+def _common(ours: str, theirs: str) -> int:
+    """Number of leading characters that two texts share."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+
+
+def _example(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> Example:
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    targets: list[int] = []
+    for first, last in spans:
+        # A token that straddles the border is not the model's; some tokenizers trim white space from the offsets.
+        said = [t for t, (start, end) in enumerate(offsets) if t > 0 and first <= start and first < end <= last]
+        while said and not text[slice(*offsets[said[-1]])].strip():
+            said.pop()
+        targets += said
+    return Example(tuple(ids), tuple(targets))

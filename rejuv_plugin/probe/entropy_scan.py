@@ -1,0 +1,66 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""How certain a model is at each response position, and where two models differ most."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..ops.distribution import entropy
+from .dialogue import Example
+
+# 64 MiB of float32: logits exist for so many (position, token) pairs at a time, however large the vocabulary.
+_LOGITS = 16 << 20
+
+
+def entropies(model: Any, examples: Sequence[Example], key: str) -> list[Tensor]:
+    """Entropy of the next-token distribution before each target, in nats.
+
+    Args:
+        model: from `load.load_model`.
+        examples: teacher-forced one at a time.
+        key: how errors name the model's checkpoint.
+
+    Returns:
+        For each example ``[len(targets)]`` float32.
+
+    Raises:
+        InputError: named ``key``; NaN or infinite activations.
+    """
+    found = []
+    for number, example in enumerate(examples):
+        with torch.inference_mode():
+            hidden = model.base_model(input_ids=torch.tensor([example.ids]), use_cache=False).last_hidden_state[0]
+            before = hidden[torch.tensor(example.targets) - 1]
+            head = model.get_output_embeddings()
+            chunk = max(1, _LOGITS // head.weight.shape[0])
+            scanned = torch.cat([entropy(_capped(head(part), model)) for part in before.split(chunk)])
+        if not torch.isfinite(scanned).all():
+            raise not_finite(key, number)
+        found.append(scanned)
+    return found
+
+
+def largest_gaps(base: Tensor, sft: Tensor, count: int) -> list[int]:
+    """Ascending indices of the ``count`` largest ``|sft - base|`` of two ``[n]`` tensors (arXiv 2606.09932 v1, Sec. on
+    reset, step 1); all if there are fewer, of equals the earlier."""
+    order = torch.sort((sft - base).abs(), descending=True, stable=True).indices
+    return sorted(order[:count].tolist())
+
+
+def not_finite(key: str, number: int) -> InputError:
+    """The error for a model that overflows on the calibration data."""
+    return InputError(
+        key,
+        "finite activations on the calibration data",
+        f"NaN or infinity in example {number}",
+        "check the checkpoint: does it generate text?",
+    )
+
+
+def _capped(logits: Tensor, model: Any) -> Tensor:
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return torch.tanh(logits / cap) * cap if cap else logits

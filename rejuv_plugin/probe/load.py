@@ -1,0 +1,57 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint as a transformers model on the CPU."""
+
+from typing import Any
+
+import torch
+
+from ..checkpoint.layout import Checkpoint
+from ..errors import InputError
+
+# No code of a checkpoint is run, no pickle is loaded, nothing is fetched.
+_SAFE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The model in float32, without dropout, none of its parameters asking for a gradient.
+
+    Raises:
+        InputError: named by the checkpoint's key; transformers cannot build it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    # The fast attention kernels leave out the cap that Gemma 2 puts on attention logits.
+    attention = {"attn_implementation": "eager"} if checkpoint.config.get("attn_logit_softcapping") else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.root, dtype=torch.float32, use_safetensors=True, **attention, **_SAFE
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _unreadable(checkpoint, "a causal language model", error) from None
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer with its chat template.
+
+    Raises:
+        InputError: named by the checkpoint's key; transformers cannot build it.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.root, **_SAFE)
+    # The tokenizers library raises plain Exception for a file that it cannot parse.
+    except Exception as error:
+        raise _unreadable(checkpoint, "a tokenizer", error) from None
+
+
+def _unreadable(checkpoint: Checkpoint, what: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        checkpoint.key,
+        f"{what} that transformers loads",
+        f"{checkpoint.root} ({type(error).__name__}: {reason})",
+        "save the checkpoint again with transformers",
+    )
