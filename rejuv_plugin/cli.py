@@ -156,7 +156,7 @@ def apply(
 
         check_inputs(plan, reset, "--")
     if dry_run:
-        _print_plan(_plan_record(plan, output), as_json)
+        _print_plan(_plan_record(plan, reset, output), as_json)
         return
     with checkpoint.bars() as progress:
         inputs = checkpoint.read_inputs(plan, progress=progress)
@@ -200,12 +200,13 @@ def _as_options(settings: type[Settings], **values: Any) -> Settings:
         raise InputError(f"--{option}", error.expected, error.got, error.fix) from None
 
 
-def _plan_record(plan: "Plan", output: Path) -> dict[str, Any]:
+def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any]:
     return {
         "base": str(plan.base.root),
         "sft": str(plan.sft.root),
         "output": str(output.resolve()),
         "alpha": plan.fusion.alpha,
+        "reset": _planned_reset(plan, reset),
         "tensors_fused": len(plan.fused),
         "parameters_fused": plan.parameters_fused,
         "tensors_copied": len(plan.copied),
@@ -215,6 +216,12 @@ def _plan_record(plan: "Plan", output: Path) -> dict[str, Any]:
         "files_copied": list(plan.sft.side_files),
         "output_bytes": plan.output_bytes,
     }
+
+
+def _planned_reset(plan: "Plan", reset: ResetConfig) -> str:
+    if plan.reset:
+        return f"{plan.parameters_reset:,} parameters, omega {reset.omega}"
+    return f"neurons to be measured, ratio {reset.ratio}, omega {reset.omega}" if reset.wanted else "none"
 
 
 def _print_plan(record: dict[str, Any], as_json: bool) -> None:
@@ -239,6 +246,7 @@ def _summary(manifest: dict[str, Any], output: Path) -> str:
     how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
     return (
         f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
-        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift from "
-        f"base {moved}, {manifest['seconds']} s. Written to {output}; where it comes from: {output / 'rejuvenation.json'}"
+        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
+        f"from base {moved}, {manifest['seconds']} s. Written to {output}; where it comes from: "
+        f"{output / 'rejuvenation.json'}"
     )

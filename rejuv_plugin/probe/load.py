@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint as a transformers model on the CPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,9 +26,10 @@ def load_model(checkpoint: Checkpoint) -> Any:
     # The fast attention kernels leave out the cap that Gemma 2 puts on attention logits.
     attention = {"attn_implementation": "eager"} if checkpoint.config.get("attn_logit_softcapping") else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            checkpoint.root, dtype=torch.float32, use_safetensors=True, **attention, **_SAFE
-        )
+        with _no_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint.root, dtype=torch.float32, use_safetensors=True, **attention, **_SAFE
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _unreadable(checkpoint, "a causal language model", error) from None
     return model.eval().requires_grad_(False)
@@ -45,6 +48,20 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     # The tokenizers library raises plain Exception for a file that it cannot parse.
     except Exception as error:
         raise _unreadable(checkpoint, "a tokenizer", error) from None
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers draws its bars into logs too; what is on stderr is ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _unreadable(checkpoint: Checkpoint, what: str, error: Exception) -> InputError:

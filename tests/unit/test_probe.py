@@ -1,0 +1,316 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""From two checkpoints and calibration data to the reset set, and the console command that does it all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from checkpoints import edit_json, set_weights, snapshot, weights
+from transformers import AutoModelForCausalLM
+
+from rejuv_plugin.checkpoint import plan_fusion, read_inputs, reset_file
+from rejuv_plugin.cli import main
+from rejuv_plugin.config import FusionConfig, ResetConfig
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.neurons.reset_set import ResetSet
+from rejuv_plugin.ops.distribution import entropy
+from rejuv_plugin.probe import cache, entropy_scan
+from rejuv_plugin.probe.attribute import attribute
+from rejuv_plugin.probe.dialogue import Example
+from rejuv_plugin.probe.entropy_scan import entropies, largest_gaps
+from rejuv_plugin.probe.measure import measure
+
+ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}, I think"} for a in range(2) for b in range(3)]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pair")
+    base = tiny.save_base(root / "base", dtype=torch.float32)
+    tiny.save_sft(root / "sft", base, scale=0.05)
+    (root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return root
+
+
+@pytest.fixture
+def own(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to write in and break."""
+    shutil.copytree(pair, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def measured(root: Path, **settings) -> ResetSet:
+    plan = plan_fusion(str(root / "base"), str(root / "sft"), FusionConfig())
+    values = {"ratio": 0.05, "positions": 2, "calibration": str(root / "data.jsonl")} | settings
+    return measure(plan, ResetConfig(**values), read_inputs(plan), "--")
+
+
+def test_entropy() -> None:
+    p = torch.tensor([[0.5, 0.25, 0.25, 0.0], [0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(entropy(p.log()), torch.tensor([1.5, 2.0, 0.0]) * torch.tensor(2.0).log())
+    assert entropy(torch.tensor([1.0, float("nan")])).isnan()
+    assert entropy(torch.tensor([1.0, float("inf")])).isnan()
+
+
+def test_the_scan_is_the_models_own_entropy_however_it_is_cut(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AutoModelForCausalLM.from_pretrained(pair / "sft").eval()
+    ids = torch.arange(40, 60)
+    logits = model(ids[None]).logits[0].double()
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    example = Example(tuple(ids.tolist()), (3, 4, 19))
+    (whole,) = entropies(model, [example], "--sft")
+    torch.testing.assert_close(whole.double(), expected[[2, 3, 18]], rtol=1e-5, atol=1e-6)
+    widths = []
+    monkeypatch.setattr(entropy_scan, "_LOGITS", 2 * logits.shape[1])
+    monkeypatch.setattr(entropy_scan, "entropy", lambda x: widths.append(len(x)) or entropy(x))
+    torch.testing.assert_close(entropies(model, [example], "--sft")[0], whole)
+    assert widths == [2, 1]
+
+
+def test_the_largest_gaps() -> None:
+    base, sft = torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([1.5, 0.5, 3.0, 1.0])
+    assert largest_gaps(base, sft, 2) == [0, 2]
+    assert largest_gaps(base, sft, 3) == [0, 1, 2]
+    assert largest_gaps(base, sft, 9) == [0, 1, 2, 3]
+
+
+def test_a_set_is_the_union_of_what_the_parts_say(pair: Path) -> None:
+    """Once more by hand, from transformers' own models and sorted lists."""
+    from rejuv_plugin.neurons.architectures import STANDARD
+    from rejuv_plugin.neurons.modules import modules_of
+
+    found = measured(pair)
+    tokenizer = tiny.tokenizer()
+    base, sft = (
+        AutoModelForCausalLM.from_pretrained(pair / side).eval().requires_grad_(False) for side in ("base", "sft")
+    )
+    shapes = {name: tuple(p.shape) for name, p in sft.named_parameters()}
+    modules = modules_of(sft.config.to_dict(), shapes, "--sft")
+    expected: dict[str, set[int]] = {m.name: set() for m in modules}
+    for row in ROWS:
+        prompt = f"<|im_start|>user\n{row['prompt']}<|im_end|>\n<|im_start|>assistant\n"
+        before, after = (tokenizer(t)["input_ids"] for t in (prompt, f"{prompt}{row['response']}<|im_end|>\n"))
+        targets = range(len(before), len(after) - 1)
+        gaps = {}
+        for model, sign in ((base, 1), (sft, -1)):
+            log_p = torch.log_softmax(model(torch.tensor([after])).logits[0], -1)
+            for t in targets:
+                gaps[t] = gaps.get(t, 0.0) - sign * float((log_p[t - 1].exp() * log_p[t - 1]).sum())
+        kept = sorted(sorted(targets, key=lambda t: -abs(gaps[t]))[:2])
+        scores = attribute(sft, STANDARD, modules, after, kept).scores
+        for m in modules:
+            count = -(-m.count * 5 // 100)
+            for position in scores[m.name]:
+                expected[m.name] |= set(position.abs().argsort(descending=True)[:count].tolist())
+    assert {name: set(c.indices) for name, c in found.modules.items()} == expected
+
+
+def test_what_a_set_tells_about_itself(pair: Path) -> None:
+    found = measured(pair)
+    said = found.statistics
+    assert said["examples"] == len(ROWS)
+    assert said["positions"] == 2 * len(ROWS)
+    assert said["response_tokens"] == sum(len(row["response"]) + 1 for row in ROWS)
+    assert 0 < said["reconstruction_error"]["relative"] < 1e-5
+    assert said["reconstruction_error"]["mean_absolute"] <= said["reconstruction_error"]["max_absolute"]
+    assert 0 < said["entropy"]["sft"]["mean"] < 10
+    assert said["entropy"]["base"] != said["entropy"]["sft"]
+    assert set(said["jaccard_of_halves"]) == set(found.modules)
+    assert all(0 < share <= 1 for share in said["jaccard_of_halves"].values())
+    assert found.settings["positions"] == 2
+    assert set(found.inputs) == {"base", "sft", "calibration"}
+    assert measured(pair).modules == found.modules
+
+
+def test_settings_change_the_set_as_they_say(pair: Path) -> None:
+    top = measured(pair)
+    sizes = {name: len(c.indices) for name, c in top.modules.items()}
+    for which in ("bottom", "random"):
+        control = measured(pair, select=which)
+        assert {name: len(c.indices) for name, c in control.modules.items()} == sizes
+        assert control.digest != top.digest
+    only = measured(pair, include="*.k_proj *.v_proj", exclude="*.layers.0.*")
+    assert set(only.modules) == {f"model.layers.1.self_attn.{p}_proj" for p in "kv"}
+    assert all(only.modules[name] == top.modules[name] for name in only.modules)
+    aggregate = measured(pair, rule="aggregate")
+    assert all(len(c.indices) == -(-c.count * 5 // 100) for c in aggregate.modules.values())
+    assert measured(pair, ranking="signed").digest != top.digest
+    assert all(len(c.indices) == c.count for c in measured(pair, ratio=1.0).modules.values())
+
+
+# The console command
+
+
+def rejuv(*arguments: str, base: str = "base", sft: str = "sft", output: str = "out") -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["apply", "--base", base, "--sft", sft, "--output", output, *arguments])
+    return caught.value.code or 0
+
+
+RESET = ("--reset-ratio", "0.05", "--calibration", "data.jsonl", "--positions", "2")
+
+
+def test_apply_resets_saves_and_reuses_the_set(own: Path, capsys: pytest.CaptureFixture) -> None:
+    assert rejuv(*RESET, "--save-reset-set", "sets/s.json") == 0
+    out, err = capsys.readouterr()
+    assert err == "", "progress belongs on terminals only"
+    manifest = json.loads((own / "out" / "rejuvenation.json").read_text())
+    assert f"{manifest['reset']['neurons']:,} neurons" in out
+    assert manifest["reset"]["selection"]["reconstruction_error"]["relative"] < 1e-5
+    saved = reset_file.load("sets/s.json", "--reset-set")
+    assert saved.digest == measured(own).digest == manifest["reset"]["set"]
+
+    assert rejuv("--reset-set", "sets/s.json", output="again") == 0
+    first, again = weights(own / "out"), weights(own / "again")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert rejuv("--reset-set", "sets/s.json", "--alpha", "0.4", output="other") == 0
+    assert rejuv(output="fused") == 0
+    base, other, fused = (weights(own / name) for name in ("base", "other", "fused"))
+    name = "model.layers.0.mlp.down_proj"
+    columns = list(saved.modules[name].indices)
+    rest = [i for i in range(64) if i not in columns]
+    assert columns
+    assert rest
+    assert torch.equal(other[f"{name}.weight"][:, columns], base[f"{name}.weight"][:, columns])
+    assert torch.equal(first[f"{name}.weight"][:, rest], fused[f"{name}.weight"][:, rest])
+    assert not torch.equal(first[f"{name}.weight"], fused[f"{name}.weight"])
+
+
+def test_ratio_0_is_fusion_and_ratio_1_the_base(own: Path) -> None:
+    assert rejuv("--reset-ratio", "0", output="zero") == 0
+    assert rejuv(output="fused") == 0
+    assert (own / "zero" / "model.safetensors").read_bytes() == (own / "fused" / "model.safetensors").read_bytes()
+    assert rejuv("--reset-ratio", "1", "--calibration", "data.jsonl", output="one") == 0
+    base, fused, one = (weights(own / name) for name in ("base", "fused", "one"))
+    for name in one:
+        assert torch.equal(one[name], (base if "_proj." in name else fused)[name]), name
+
+
+def test_a_dry_run_checks_and_writes_nothing(own: Path, capsys: pytest.CaptureFixture) -> None:
+    before = snapshot(own)
+    assert rejuv(*RESET, "--save-reset-set", "s.json", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reset"] == "neurons to be measured, ratio 0.05, omega 1.0"
+    assert rejuv("--reset-ratio", "0.05", "--calibration", "gone.jsonl", "--dry-run") == 2
+    assert snapshot(own) == before
+
+
+BAD = [
+    (("--reset-ratio", "1.5"), "--reset-ratio", "[0, 1]"),
+    (("--reset-ratio", "-0.1"), "--reset-ratio", "[0, 1]"),
+    (("--reset-ratio", "nan"), "--reset-ratio", "[0, 1]"),
+    (("--omega", "2"), "--omega", "[0, 1]"),
+    (("--positions", "0"), "--positions", "above 0"),
+    (("--rule", "mean"), "--rule", "union or aggregate"),
+    (("--select", "worst"), "--select", "top or bottom or random"),
+    (("--ranking", "both"), "--ranking", "absolute or signed"),
+    (("--reset-ratio", "0.01"), "--calibration", "neither"),
+    (("--calibration", "data.jsonl"), "--reset-ratio", "neither"),
+    ((*RESET, "--reset-set", "s.json"), "--reset-set", "drop one"),
+    (("--reset-set", "gone.json"), "--reset-set", "No such file"),
+    (("--save-reset-set", "s.json"), "--save-reset-set", "above 0"),
+    ((*RESET, "--save-reset-set", "data.jsonl"), "--save-reset-set", "does not exist"),
+    ((*RESET, "--include", "*.w_proj"), "--include", "fit none"),
+    ((*RESET, "--positions", "1000"), "--calibration", "at least 1000 response tokens"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "key", "says"), BAD)
+def test_bad_settings(own: Path, capsys: pytest.CaptureFixture, arguments: tuple, key: str, says: str) -> None:
+    before = snapshot(own)
+    assert rejuv(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"rejuv: {key}: expected ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert snapshot(own) == before
+
+
+def no_template(root: Path) -> None:
+    (root / "sft" / "chat_template.jinja").unlink()
+
+
+def short_context(root: Path) -> None:
+    for side in ("base", "sft"):
+        edit_json(root / side / "config.json", max_position_embeddings=16)
+
+
+def with_nan(side: str):
+    def spoil(root: Path) -> None:
+        tensors = weights(root / side)
+        tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+        set_weights(root / side, tensors)
+
+    return spoil
+
+
+def another_architecture(root: Path) -> None:
+    for side in ("base", "sft"):
+        edit_json(root / side / "config.json", model_type="olmo9")
+
+
+def no_data(root: Path) -> None:
+    (root / "data.jsonl").write_text("")
+
+
+def damaged_tokenizer(root: Path) -> None:
+    (root / "sft" / "tokenizer.json").write_text("{}")
+
+
+def unknown_to_transformers(root: Path) -> None:
+    for side in ("base", "sft"):
+        edit_json(root / side / "config.json", hidden_act="of our own")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "key", "says"),
+    [
+        (no_data, "--calibration", "no rows"),
+        (no_template, "--sft", "a chat template"),
+        (short_context, "--calibration", "at most 16 tokens"),
+        (with_nan("sft"), "--sft", "NaN or infinity in example 0"),
+        (with_nan("base"), "--base", "NaN or infinity in example 0"),
+        (another_architecture, "--sft", 'ARCHITECTURES["olmo9"]'),
+        (damaged_tokenizer, "--sft", "a tokenizer that transformers loads"),
+        (unknown_to_transformers, "--base", "a causal language model that transformers loads"),
+    ],
+)
+def test_bad_inputs(own: Path, capsys: pytest.CaptureFixture, spoil, key: str, says: str) -> None:
+    spoil(own)
+    before = snapshot(own)
+    assert rejuv(*RESET) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith(f"rejuv: {key}: expected ")
+    assert says in err
+    assert snapshot(own) == before
+
+
+def test_a_residual_stream_that_is_not_as_the_map_says(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rejuv_plugin.neurons.architectures import ARCHITECTURES, GEMMA
+
+    monkeypatch.setitem(ARCHITECTURES, "qwen2", GEMMA)
+    with pytest.raises(InputError, match=r"^--sft: .*a reconstruction error of "):
+        measured(own)
+
+
+def test_a_set_is_measured_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_fusion("base", "sft", FusionConfig())
+    settings = ResetConfig(ratio=0.05, positions=2, calibration="data.jsonl")
+    first = cache.measured_once(plan, settings, "cache")
+    calls: list[float] = []
+    monkeypatch.setattr(cache, "measure", lambda *a: calls.append(a[1].ratio) or measure(*a))
+    assert cache.measured_once(plan, settings, "cache") == first
+    # How far the neurons are reset, and which fusion they are reset in, are not the set's business.
+    other = ResetConfig(ratio=0.05, positions=2, calibration="data.jsonl", omega=0.5)
+    assert cache.measured_once(plan_fusion("base", "sft", FusionConfig(0.4)), other, "cache") == first
+    assert calls == []
+    assert cache.measured_once(plan, ResetConfig(ratio=0.1, positions=2, calibration="data.jsonl"), "cache") != first
+    with (own / "data.jsonl").open("a") as file:
+        file.write(json.dumps(ROWS[0]) + "\n")
+    cache.measured_once(plan, settings, "cache")
+    assert calls == [0.1, 0.05]
