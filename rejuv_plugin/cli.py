@@ -174,6 +174,25 @@ def apply(
         print(_summary(manifest, output))
 
 
+@app.command("reset-set")
+def reset_set(
+    file: Annotated[Path, typer.Argument(help="Reset set, from rejuv apply --save-reset-set.")],
+    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
+) -> None:
+    """Show which share of each module a reset set takes, or how two sets differ."""
+    from .checkpoint import reset_file
+    from .neurons.reset_set import difference, shares
+
+    ours = reset_file.load(file, "FILE")
+    if other is None:
+        for name, share in shares(ours).items():
+            print(f"{share:8.2%}  {name}")
+        return
+    for name, found in difference(ours, reset_file.load(other, "OTHER")).items():
+        only = f"{len(found['only_ours'])} only in {file}, {len(found['only_theirs'])} only in {other}"
+        print(f"Jaccard {found['jaccard']:.3f}  {name}: {only}")
+
+
 @app.command()
 def status() -> None:
     """Say whether verl, in this environment, loads the plugin; run it where your workers run.

@@ -146,10 +146,14 @@ def test_settings_change_the_set_as_they_say(pair: Path) -> None:
 # The console command
 
 
-def rejuv(*arguments: str, base: str = "base", sft: str = "sft", output: str = "out") -> int:
+def command(*arguments: str) -> int:
     with pytest.raises(SystemExit) as caught:
-        main(["apply", "--base", base, "--sft", sft, "--output", output, *arguments])
+        main(list(arguments))
     return caught.value.code or 0
+
+
+def rejuv(*arguments: str, output: str = "out") -> int:
+    return command("apply", "--base", "base", "--sft", "sft", "--output", output, *arguments)
 
 
 RESET = ("--reset-ratio", "0.05", "--calibration", "data.jsonl", "--positions", "2")
@@ -179,6 +183,21 @@ def test_apply_resets_saves_and_reuses_the_set(own: Path, capsys: pytest.Capture
     assert torch.equal(other[f"{name}.weight"][:, columns], base[f"{name}.weight"][:, columns])
     assert torch.equal(first[f"{name}.weight"][:, rest], fused[f"{name}.weight"][:, rest])
     assert not torch.equal(first[f"{name}.weight"], fused[f"{name}.weight"])
+
+
+def test_sets_are_shown_and_compared(own: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, ratio in (("small.json", 0.05), ("large.json", 0.2)):
+        reset_file.save(measured(own, ratio=ratio), Path(name))
+    assert command("reset-set", "small.json") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 14
+    assert shown[0].endswith("%  model.layers.0.self_attn.q_proj")
+    assert command("reset-set", "small.json", "large.json") == 0
+    compared = capsys.readouterr().out.splitlines()
+    assert len(compared) == 14
+    assert all("0 only in small.json" in line and line.startswith("Jaccard 0.") for line in compared)
+    assert command("reset-set", "gone.json") == 2
+    assert capsys.readouterr().err.startswith("rejuv: FILE: expected a readable reset set")
 
 
 def test_ratio_0_is_fusion_and_ratio_1_the_base(own: Path) -> None:
