@@ -32,10 +32,26 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """A mixture of gated experts: one matrix per expert and projection on the disk, stacked ones in transformers 5."""
+
+    path: str
+    """Of the stacked module below the layer, with ``gate_up_proj [E, 2I, H]`` and ``down_proj [E, H, I]``."""
+    stored: str
+    """Of the experts in checkpoints, below the layer: ``<stored>.<expert>.<gate>.weight``."""
+    gate: str
+    up: str
+    down: str
+    dense: tuple[Projection, ...]
+    """What layers without experts have instead."""
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A decoder whose residual stream is the embeddings plus the column projections, read through one final RMSNorm."""
 
     projections: tuple[Projection, ...]
+    experts: Experts | None = None
     gain_offset: float = 0.0
     """What the architecture's RMSNorms add to their stored weight: 1 for Gemma, which stores ``gain - 1``."""
     layers: str = "model.layers"
@@ -59,11 +75,11 @@ def _mlp_rows(config: Config) -> int:
     return config["intermediate_size"]
 
 
-_READERS = tuple(
-    Projection(path, "row")
-    for path in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
-)
-_WRITERS = Projection("self_attn.o_proj", "column"), Projection("mlp.down_proj", "column")
+_QKV = tuple(Projection(f"self_attn.{part}_proj", "row") for part in "qkv")
+_GATE_UP = Projection("mlp.gate_proj", "row"), Projection("mlp.up_proj", "row")
+_READERS = *_QKV, *_GATE_UP
+_ATTENTION_WRITER, _MLP_WRITER = Projection("self_attn.o_proj", "column"), Projection("mlp.down_proj", "column")
+_WRITERS = _ATTENTION_WRITER, _MLP_WRITER
 STANDARD = Architecture((*_READERS, *_WRITERS))
 GEMMA = Architecture(STANDARD.projections, gain_offset=1.0)
 # Gemma 2 and 3 normalise what attention and MLP say before they add it.
@@ -82,12 +98,20 @@ PHI3 = Architecture(
         *_WRITERS,
     )
 )
+_ATTENTION = (*_QKV, _ATTENTION_WRITER)
+_MLP = (*_GATE_UP, _MLP_WRITER)
+QWEN3_MOE = Architecture(
+    _ATTENTION, Experts("mlp.experts", "mlp.experts", "gate_proj", "up_proj", "down_proj", dense=_MLP)
+)
+MIXTRAL = Architecture(_ATTENTION, Experts("mlp.experts", "block_sparse_moe.experts", "w1", "w3", "w2", dense=_MLP))
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": STANDARD,
     "mistral": STANDARD,
+    "mixtral": MIXTRAL,
     "qwen2": STANDARD,
     "qwen3": STANDARD,
+    "qwen3_moe": QWEN3_MOE,
     "gemma": GEMMA,
     "gemma2": GEMMA_POST_NORM,
     "gemma3_text": GEMMA_POST_NORM,
@@ -108,9 +132,9 @@ def architecture_of(config: Config, key: str) -> Architecture:
     if any(config.get(entry) for entry in _EXPERTS):
         raise InputError(
             key,
-            f"a dense model, one of {', '.join(ARCHITECTURES)}",
-            f"{model_type!r}, a mixture of experts, whose neurons cannot be scored yet",
-            "use fusion alone: set the reset ratio to 0",
+            f"an architecture whose neurons are known ({', '.join(ARCHITECTURES)})",
+            f"{model_type!r}, another mixture of experts",
+            "add it to rejuv_plugin/neurons/architectures.py as QWEN3_MOE is, or use fusion alone",
         )
     raise InputError(
         key,

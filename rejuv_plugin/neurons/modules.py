@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..errors import InputError
-from .architectures import Config, Kind, Projection, architecture_of
+from .architectures import Config, Experts, Kind, Projection, architecture_of
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -17,28 +19,34 @@ class Module:
     name: str
     """The path of the projection, and of a fused one the part: ``model.layers.0.self_attn.qkv_proj:k``."""
     path: str
-    """The path of the `torch.nn.Module`."""
+    """The path of the `torch.nn.Module`; of experts the one that holds all of a layer."""
+    stored: str
+    """The path of its tensors in the checkpoint."""
     layer: str
     """The path of the decoder layer: ``model.layers.0``."""
     kind: Kind
     start: int
-    """The first row of the weight (and entry of the bias) that is this module's; 0 for columns."""
+    """The first row of the stored weight (and entry of the bias) that is this module's; 0 for columns."""
     count: int
     """Number of neurons."""
     has_bias: bool
     post_norm: str | None
     """The path of the RMSNorm between a column projection and the residual stream, if there is one."""
+    offset: int
+    """The first output of the `torch.nn.Module` that is this module's; 0 for columns."""
+    expert: int | None = None
+    """Which expert of a mixture."""
 
     @property
     def weight(self) -> str:
-        return f"{self.path}.weight"
+        return f"{self.stored}.weight"
 
     @property
     def bias(self) -> str | None:
-        return f"{self.path}.bias" if self.has_bias else None
+        return f"{self.stored}.bias" if self.has_bias else None
 
 
-def modules_of(config: Config, shapes: Mapping[str, tuple[int, ...]], key: str) -> tuple[Module, ...]:
+def modules_of(config: Config, shapes: Shapes, key: str) -> tuple[Module, ...]:
     """Every module with neurons, layer by layer.
 
     Args:
@@ -50,43 +58,70 @@ def modules_of(config: Config, shapes: Mapping[str, tuple[int, ...]], key: str) 
         InputError: named ``key``; an unknown architecture, or a checkpoint without the tensors that it says.
     """
     architecture = architecture_of(config, key)
-    layers = [f"{architecture.layers}.{i}" for i in range(config.get("num_hidden_layers") or 0)]
-    found = [m for layer in layers for p in architecture.projections for m in _modules(layer, p, config, shapes, key)]
+    found = []
+    for i in range(config.get("num_hidden_layers") or 0):
+        layer = f"{architecture.layers}.{i}"
+        projections, experts = architecture.projections, architecture.experts
+        if experts and f"{layer}.{experts.stored}.0.{experts.gate}.weight" in shapes:
+            found += _experts(layer, experts, config, shapes, key)
+        elif experts:
+            projections += experts.dense
+        found += [m for projection in projections for m in _modules(layer, projection, config, shapes, key)]
     if not found:
         raise InputError(key, "num_hidden_layers in config.json", "none", "give the directory of a whole checkpoint")
     return tuple(found)
 
 
-def _modules(
-    layer: str, projection: Projection, config: Config, shapes: Mapping[str, tuple[int, ...]], key: str
-) -> list[Module]:
+def _modules(layer: str, projection: Projection, config: Config, shapes: Shapes, key: str) -> list[Module]:
     path = f"{layer}.{projection.path}"
+    rows, columns = _matrix(path, config, shapes, key)
+    has_bias = f"{path}.bias" in shapes
+    post_norm = f"{layer}.{projection.post_norm}" if projection.post_norm else None
+    if not projection.parts:
+        count = rows if projection.kind == "row" else columns
+        return [Module(path, path, path, layer, projection.kind, 0, count, has_bias, post_norm, 0)]
+    sizes = [size(config) for _, size in projection.parts]
+    if sum(sizes) != rows:
+        raise InputError(
+            key,
+            f"{sum(sizes)} rows in {path}.weight, by config.json",
+            f"{rows}",
+            "give a checkpoint whose config.json is its own",
+        )
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        Module(f"{path}:{part}", path, path, layer, projection.kind, start, size, has_bias, post_norm, start)
+        for (part, _), start, size in zip(projection.parts, starts, sizes, strict=True)
+    ]
+
+
+def _experts(layer: str, experts: Experts, config: Config, shapes: Shapes, key: str) -> list[Module]:
+    found, path, number = [], f"{layer}.{experts.path}", 0
+    while f"{layer}.{experts.stored}.{number}.{experts.gate}.weight" in shapes:
+        prefix = f"{layer}.{experts.stored}.{number}"
+        gate, up, down = (f"{prefix}.{part}" for part in (experts.gate, experts.up, experts.down))
+        inner = _matrix(gate, config, shapes, key)[0]
+        if (_matrix(up, config, shapes, key)[0], _matrix(down, config, shapes, key)[1]) != (inner, inner):
+            raise InputError(key, f"{inner} neurons in {up} and {down}, as in {gate}", "others", "save it again")
+        found += [
+            Module(gate, path, gate, layer, "row", 0, inner, False, None, 0, number),
+            Module(up, path, up, layer, "row", 0, inner, False, None, inner, number),
+            Module(down, path, down, layer, "column", 0, inner, False, None, 0, number),
+        ]
+        number += 1
+    return found
+
+
+def _matrix(path: str, config: Config, shapes: Shapes, key: str) -> tuple[int, ...]:
     shape = shapes.get(f"{path}.weight", ())
     if len(shape) != 2:
         raise InputError(
             key,
             f"the matrix {path}.weight, as a {config.get('model_type')} has",
             f"shape {list(shape)}" if shape else "a checkpoint without it",
-            "save the checkpoint again with transformers, or set the reset ratio to 0",
+            "save the checkpoint again with transformers, or use fusion alone",
         )
-    has_bias = f"{path}.bias" in shapes
-    post_norm = f"{layer}.{projection.post_norm}" if projection.post_norm else None
-    if not projection.parts:
-        count = shape[0] if projection.kind == "row" else shape[1]
-        return [Module(path, path, layer, projection.kind, 0, count, has_bias, post_norm)]
-    sizes = [size(config) for _, size in projection.parts]
-    if sum(sizes) != shape[0]:
-        raise InputError(
-            key,
-            f"{sum(sizes)} rows in {path}.weight, by config.json",
-            f"{shape[0]}",
-            "give a checkpoint whose config.json is its own",
-        )
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [
-        Module(f"{path}:{part}", path, layer, projection.kind, start, size, has_bias, post_norm)
-        for (part, _), start, size in zip(projection.parts, starts, sizes, strict=True)
-    ]
+    return shape
 
 
 def chosen(modules: tuple[Module, ...], include: str, exclude: str, key: str) -> tuple[Module, ...]:

@@ -24,7 +24,7 @@ class Attribution:
     """Of one example with P kept positions; all float32."""
 
     scores: dict[str, Tensor]
-    """By `Module.name`: ``[P, neurons]``."""
+    """By `Module.name`: ``[P, neurons]``; of an expert only the positions that were routed to it."""
     logits: Tensor
     """``[P]``: of the target tokens, as the model computes them, before a cap."""
     rebuilt: Tensor
@@ -59,15 +59,13 @@ def attribute(
         wanted = torch.tensor(ids)[torch.tensor(targets)]
         rows = head.weight[wanted]
         logits = (hidden * rows).sum(-1)
-        paths = list(seen.outputs)
-        gradients = torch.autograd.grad(logits.sum(), [seen.outputs[path] for path in paths]) if paths else ()
+        outputs = seen.graph
+        gradients = dict(zip(outputs, torch.autograd.grad(logits.sum(), list(outputs.values())), strict=True))
     scores: dict[str, Tensor] = {}
-    by_path = dict(zip(paths, gradients, strict=True))
-    # Gradients are not kept for longer than a module needs them.
     for module in (m for m in modules if m.kind == "row"):
-        part = slice(module.start, module.start + module.count)
-        output, gradient = (x[0, kept, part] for x in (seen.outputs[module.path].detach(), by_path[module.path]))
-        scores[module.name] = gradient_times_activation(output, gradient)
+        place = module.path, module.expert
+        pair = (outputs[place].detach(), gradients[place]) if place in outputs else None
+        scores[module.name] = _rows(module, seen, pair, kept)
     logits = logits.detach()
     rebuilt = torch.zeros_like(logits)
     if head.bias is not None:
@@ -77,12 +75,35 @@ def attribute(
     rebuilt = rebuilt + (seen.embeddings * v).sum(-1)
     for module in (m for m in modules if m.kind == "column"):
         writer = model.get_submodule(module.path)
+        if module.expert is not None:
+            at, scores[module.name] = _expert_columns(module, writer.down_proj[module.expert], seen, v, kept)
+            rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1))
+            continue
         direction = _before_norm(model, architecture, module.post_norm, v, seen) if module.post_norm else v
         scores[module.name] = column_contributions(seen.inputs[module.path], writer.weight, direction)
         rebuilt = rebuilt + scores[module.name].sum(-1)
         if writer.bias is not None:
             rebuilt = rebuilt + (writer.bias * direction).sum(-1)
     return Attribution(scores, logits, rebuilt)
+
+
+def _rows(module: Module, seen: Captured, pair: tuple[Tensor, Tensor] | None, kept: Tensor) -> Tensor:
+    if pair is None:
+        return torch.zeros(0, module.count)
+    part = slice(module.offset, module.offset + module.count)
+    if module.expert is None:
+        return gradient_times_activation(*(x[0, kept, part] for x in pair))
+    _, at = seen.experts[module.path][module.expert].at(kept)
+    return gradient_times_activation(*(x[at, part] for x in pair))
+
+
+def _expert_columns(module: Module, weight: Tensor, seen: Captured, v: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the kept positions came to the expert, and the contributions at these."""
+    routed = seen.experts[module.path].get(module.expert or 0)
+    if routed is None:
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, module.count)
+    positions, at = routed.at(kept)
+    return positions, column_contributions(routed.inner[at], weight, v[positions])
 
 
 def _before_norm(model: Any, architecture: Architecture, path: str, direction: Tensor, seen: Captured) -> Tensor:

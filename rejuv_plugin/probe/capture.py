@@ -3,7 +3,7 @@
 """One forward pass with everything that attribution needs, and nothing else, kept."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..neurons.architectures import Architecture
 from ..neurons.modules import Module
+from .experts import Routed, recorded
 
 
 @dataclass
@@ -26,13 +27,23 @@ class Captured:
     """By module path, for row projections: ``[1, T, R]``, in the autograd graph."""
     norms: dict[str, Tensor] = field(default_factory=dict)
     """By module path, what the final norm and the norms after column projections read: ``[P, H]``."""
+    experts: dict[str, dict[int, Routed]] = field(default_factory=dict)
+    """By module path and expert."""
+
+    @property
+    def graph(self) -> dict[tuple[str, int | None], Tensor]:
+        """All outputs in the autograd graph, by module path and expert."""
+        found: dict[tuple[str, int | None], Tensor] = {(path, None): output for path, output in self.outputs.items()}
+        for path, routed in self.experts.items():
+            found |= {(path, number): expert.gate_up for number, expert in routed.items()}
+        return found
 
 
 @contextmanager
 def capturing(
     model: nn.Module, architecture: Architecture, modules: Iterable[Module], kept: Tensor
 ) -> Iterator[Captured]:
-    """Hooks that fill a `Captured` during the forward pass inside the block; removed at its end.
+    """Fill a `Captured` during the forward pass inside the block; no hook is left at its end.
 
     The embeddings are made a leaf that asks for a gradient. So a graph exists although no parameter asks for one, and
     backward computes gradients of activations alone.
@@ -64,7 +75,10 @@ def capturing(
     handles = [model.get_submodule(architecture.embeddings).register_forward_hook(start)]
     norms = {architecture.final_norm} | {m.post_norm for m in modules if m.post_norm}
     handles += [model.get_submodule(p).register_forward_pre_hook(keep_input(seen.norms, p)) for p in sorted(norms)]
-    for path, kind in {m.path: m.kind for m in modules}.items():
+    stack = ExitStack()
+    for path in dict.fromkeys(m.path for m in modules if m.expert is not None):
+        seen.experts[path] = stack.enter_context(recorded(model.get_submodule(path)))
+    for path, kind in {m.path: m.kind for m in modules if m.expert is None}.items():
         module = model.get_submodule(path)
         if kind == "column":
             handles.append(module.register_forward_pre_hook(keep_input(seen.inputs, path)))
@@ -74,5 +88,6 @@ def capturing(
         with torch.enable_grad():
             yield seen
     finally:
+        stack.close()
         for handle in handles:
             handle.remove()

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny random model of every architecture whose neurons are known, with the variants that matter to attribution."""
 
+import tempfile
+
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 SIZES = {
@@ -31,6 +34,15 @@ VARIANTS = {
     "gemma2": ("gemma2", {"final_logit_softcapping": 30.0, "sliding_window": 4, "query_pre_attn_scalar": 8}),
     "gemma3": ("gemma3_text", {"sliding_window": 4, "query_pre_attn_scalar": 8}),
     "phi3": ("phi3", {}),
+    "qwen3-moe": (
+        "qwen3_moe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "mlp_only_layers": [1]},
+    ),
+    "qwen3-moe-normed": (
+        "qwen3_moe",
+        {"num_experts": 4, "num_experts_per_tok": 3, "moe_intermediate_size": 12, "norm_topk_prob": True},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2}),
 }
 
 
@@ -52,4 +64,7 @@ def make(variant: str, seed: int = 0, **more):
 
 
 def shapes_of(model) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    """By the names that transformers saves under: of experts others than in the model."""
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory)
+        return {name: tuple(tensor.shape) for name, tensor in load_file(f"{directory}/model.safetensors").items()}

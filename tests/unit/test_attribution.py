@@ -86,6 +86,49 @@ def test_rows_agree_with_finite_differences(variant: str) -> None:
     assert checked >= 10, "slopes of zero show nothing"
 
 
+@pytest.mark.parametrize("variant", ["qwen3-moe", "mixtral", "llama"])
+def test_rows_of_a_layer_without_biases_sum_to_the_slope_of_their_weights(variant: str) -> None:
+    """Scale one row of one expert's stacked weights: its neuron scales at all tokens, and all are kept here."""
+    model = make(variant)
+    modules = modules_of(model.config.to_dict(), shapes_of(model), "--sft")
+    targets = list(range(1, len(IDS)))
+    scores = attributed(model, targets=targets).scores
+    step, checked = 4e-3, 0
+    for module in [m for m in modules if m.kind == "row" and m.layer == "model.layers.2"]:
+        total = scores[module.name].sum(0)
+        neuron = int(total.abs().argmax()) if len(scores[module.name]) else 0
+        holder = model.get_submodule(module.path)
+        weight = holder.weight if module.expert is None else holder.gate_up_proj[module.expert]
+        row, sums = weight[module.offset + neuron], []
+        original = row.clone()
+        for factor in (1 + step, 1 - step):
+            row.copy_(original * factor)
+            sums.append(logits_before_the_cap(model, targets).double().sum().item())
+        row.copy_(original)
+        slope = (sums[0] - sums[1]) / (2 * step)
+        assert total[neuron].item() == pytest.approx(slope, rel=0.02, abs=1e-3)
+        checked += abs(slope) > 1e-2
+    assert checked >= 3, "slopes of zero show nothing"
+
+
+@pytest.mark.parametrize("variant", ["qwen3-moe", "mixtral"])
+def test_experts_are_scored_where_tokens_are_routed_to_them(variant: str) -> None:
+    model = make(variant)
+    routed: list[torch.Tensor] = []
+    gate = model.get_submodule("model.layers.2.mlp.gate")
+    handle = gate.register_forward_hook(lambda module, args, output: routed.append(output[2]))
+    found = attributed(model, targets=[4])
+    handle.remove()
+    modules = modules_of(model.config.to_dict(), shapes_of(model), "--sft")
+    experts = {m.expert: [] for m in modules if m.layer == "model.layers.2" and m.expert is not None}
+    for m in modules:
+        if m.layer == "model.layers.2" and m.expert is not None:
+            experts[m.expert].append(len(found.scores[m.name]))
+    there = set(routed[0][3].tolist())
+    assert experts == {e: [int(e in there)] * 3 for e in experts}
+    assert "forward" not in model.get_submodule("model.layers.2.mlp.experts").__dict__
+
+
 def test_columns_agree_with_loops() -> None:
     torch.manual_seed(0)
     x, weight, unembedding, gain, read = (torch.randn(*s) for s in ((2, 5), (7, 5), (2, 7), (7,), (2, 7)))

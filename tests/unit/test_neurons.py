@@ -31,9 +31,11 @@ def test_every_matrix_of_every_layer_is_covered_once(variant: str) -> None:
         else:
             rows[m.weight] += range(m.start, m.start + m.count)
     matrices = {name for name, shape in shapes.items() if ".layers." in name and len(shape) == 2}
+    # The router is no neuron.
+    matrices -= {name for name in matrices if name.endswith(("mlp.gate.weight", "block_sparse_moe.gate.weight"))}
     assert set(rows) == matrices
     columns = {m.weight for m in modules if m.kind == "column"}
-    assert {name.rsplit(".", 2)[1] for name in columns} == {"o_proj", "down_proj"}
+    assert {name.rsplit(".", 2)[1] for name in columns} <= {"o_proj", "down_proj", "w2"}
     assert all(rows[name] == list(range(shapes[name][0])) for name in matrices - columns)
 
 
@@ -50,8 +52,7 @@ def test_fused_projections_are_split_by_part() -> None:
     ("config", "says"),
     [
         ({"model_type": "olmo9", "num_hidden_layers": 1}, 'ARCHITECTURES["olmo9"] = STANDARD'),
-        ({"model_type": "qwen3_moe", "num_experts": 8}, "a mixture of experts"),
-        ({"model_type": "mixtral", "num_local_experts": 8}, "a mixture of experts"),
+        ({"model_type": "olmoe9", "num_experts": 8}, "another mixture of experts"),
         ({}, "model_type None"),
         ({"model_type": "llama"}, "num_hidden_layers"),
         ({"model_type": "llama", "num_hidden_layers": 1}, "model.layers.0.self_attn.q_proj.weight"),

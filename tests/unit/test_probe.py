@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from architectures import make
 from checkpoints import edit_json, set_weights, snapshot, weights
 from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import plan_fusion, read_inputs, reset_file
+from rejuv_plugin.checkpoint.layout import read_checkpoint
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.neurons.reset_set import ResetSet
 from rejuv_plugin.ops.distribution import entropy
 from rejuv_plugin.probe import cache, entropy_scan
+from rejuv_plugin.probe import measure as probe_measure
 from rejuv_plugin.probe.attribute import attribute
 from rejuv_plugin.probe.dialogue import Example
 from rejuv_plugin.probe.entropy_scan import entropies, largest_gaps
+from rejuv_plugin.probe.load import load_model
 from rejuv_plugin.probe.measure import measure
 
 ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}, I think"} for a in range(2) for b in range(3)]
@@ -141,6 +145,40 @@ def test_settings_change_the_set_as_they_say(pair: Path) -> None:
     assert all(len(c.indices) == -(-c.count * 5 // 100) for c in aggregate.modules.values())
     assert measured(pair, ranking="signed").digest != top.digest
     assert all(len(c.indices) == c.count for c in measured(pair, ratio=1.0).modules.values())
+
+
+@pytest.mark.parametrize("variant", ["qwen3-moe", "mixtral"])
+def test_experts_that_no_kept_token_is_routed_to_are_never_touched(pair: Path, tmp_path: Path, variant: str) -> None:
+    tokenizer = tiny.tokenizer()
+    for side, seed in (("base", 0), ("sft", 1)):
+        make(variant, seed, vocab_size=len(tokenizer)).save_pretrained(tmp_path / side)
+        tokenizer.save_pretrained(tmp_path / side)
+    # One kept token, which two experts of a layer see.
+    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": "1", "response": "2"}))
+    found = measured(tmp_path, ratio=1.0, positions=1)
+    shares: dict[str, set[float]] = {}
+    for name, chosen in found.modules.items():
+        if ".layers.0." in name and ".experts." in name:
+            expert = name.split(".experts.")[1].split(".")[0]
+            shares.setdefault(expert, set()).add(len(chosen.indices) / chosen.count)
+    assert sorted(shares.values(), key=max) == [{0.0}] * (len(shares) - 2) + [{1.0}] * 2
+    assert not any("gate.weight" in name or name.endswith("mlp.gate") for name in found.modules)
+    assert found.statistics["reconstruction_error"]["relative"] < 1e-5
+
+
+def test_a_cap_on_attention_logits_is_kept(tmp_path: Path) -> None:
+    make("gemma2", attn_logit_softcapping=0.1).save_pretrained(tmp_path)
+    own = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    torch.testing.assert_close(load_model(read_checkpoint(str(tmp_path), "--sft"))(ids).logits, own(ids).logits)
+
+
+def test_scores_that_are_not_finite_are_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_nan("sft")(own)
+    flat = lambda model, examples, key: [torch.zeros(len(e.targets)) for e in examples]  # noqa: E731
+    monkeypatch.setattr(probe_measure, "entropies", flat)
+    with pytest.raises(InputError, match=r"^--sft: .*NaN or infinity in example 0"):
+        measured(own)
 
 
 # The console command

@@ -129,6 +129,22 @@ def test_rows_of_a_fused_projection(tmp_path: Path) -> None:
     assert set(shapes_of(make("phi3"))) >= set(reset)
 
 
+@pytest.mark.parametrize("variant", ["qwen3-moe", "mixtral"])
+def test_neurons_of_experts(tmp_path: Path, variant: str) -> None:
+    for side, seed in (("base", 0), ("sft", 1)):
+        make(variant, seed).save_pretrained(tmp_path / side)
+    base, sft = tmp_path / "base", tmp_path / "sft"
+    chosen = a_set(base)
+    masks = expected_masks(base, chosen)
+    _, fused = run(base, sft, tmp_path / "fused")
+    _, reset = run(base, sft, tmp_path / "reset", chosen)
+    originals = weights(base)
+    assert sum(".experts." in name and bool(mask.any()) for name, mask in masks.items()) > 10
+    for name, mask in masks.items():
+        assert same_bits(reset[name], originals[name])[mask.numpy()].all(), name
+        assert same_bits(reset[name], fused[name])[~mask.numpy()].all(), name
+
+
 def test_the_manifest_and_the_content_key_know_the_set(tmp_path: Path) -> None:
     base, sft = make_pair(tmp_path)
     chosen = a_set(base)

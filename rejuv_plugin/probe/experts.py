@@ -1,0 +1,60 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""A mixture of experts run expert by expert, so that each expert's neurons are seen at the tokens routed to it.
+
+transformers 5 stacks the experts of a layer and multiplies them in one kernel, which leaves nothing to hook. While we
+look, its forward is replaced by the plain loop: the same function, in another order of additions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What one expert did for n tokens. I inner size."""
+
+    tokens: Tensor
+    """``[n]`` int64: positions in the sequence."""
+    gate_up: Tensor
+    """``[n, 2 * I]``: gate and up outputs, in the autograd graph."""
+    inner: Tensor
+    """``[n, I]``: what the down projection reads, times the router's weight for this token and expert."""
+
+    def at(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """For ``[P]`` positions those that came here: their indices in ``kept``, ascending, and in ``tokens``."""
+        pairs = (kept[:, None] == self.tokens[None, :]).nonzero()
+        return pairs[:, 0], pairs[:, 1]
+
+
+@contextmanager
+def recorded(experts: Any) -> Iterator[dict[int, Routed]]:
+    """Fill a dict by expert while the block runs; experts that get no token are not in it.
+
+    Args:
+        experts: a stacked module of transformers 5, called with one sequence.
+    """
+    seen: dict[int, Routed] = {}
+
+    def forward(hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        output = torch.zeros_like(hidden)
+        for number in index.unique().tolist():
+            tokens, slots = (index == number).nonzero(as_tuple=True)
+            gate_up = linear(hidden[tokens], experts.gate_up_proj[number])
+            inner = experts._apply_gate(gate_up) * weights[tokens, slots, None]
+            output = output.index_add(0, tokens, linear(inner, experts.down_proj[number]))
+            seen[number] = Routed(tokens, gate_up, inner.detach())
+        return output
+
+    # An attribute of the instance, found before the method of its class.
+    experts.forward = forward
+    try:
+        yield seen
+    finally:
+        del experts.forward
