@@ -1,0 +1,40 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The neuron reset inside a real verl job."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from verl_jobs.job import Job
+
+
+def test_the_actor_starts_with_the_bases_neurons(models: Path, tmp_path: Path) -> None:
+    data = tmp_path / "calibration.jsonl"
+    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = Job(tmp_path / "job", models / "sft", models / "data", steps=1)
+    job.overrides = [
+        "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+        "rejuvenation.reset.ratio=0.05", f"rejuvenation.reset.calibration={data}", "rejuvenation.reset.positions=2",
+        "rejuvenation.reset.include='*.k_proj *.v_proj *.down_proj'",
+        "actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=1",
+    ]  # fmt: skip
+    job.run()
+    cache = job.directory / "checkpoints" / "rejuvenated"
+    (made,), (chosen_file,) = cache.glob("sft-*"), cache.glob("reset-set-*.json")
+    chosen = json.loads(chosen_file.read_text())["modules"]
+    assert {name.rpartition(".")[2] for name in chosen} == {"k_proj", "v_proj", "down_proj"}
+    # With a learning rate of 0 the saved actor is still the start.
+    actor, base = job.final_weights(), load_file(models / "base" / "model.safetensors")
+    assert all(torch.equal(actor[f"0.{name}"], value) for name, value in load_file(made / "model.safetensors").items())
+    for name, module in chosen.items():
+        now, before = actor[f"0.{name}.weight"], base[f"{name}.weight"]
+        if module["kind"] == "column":
+            now, before = now.T, before.T
+        same = (now == before).all(1).nonzero().flatten().tolist()
+        assert same == module["indices"] != []
+    manifest = json.loads((made / "rejuvenation.json").read_text())
+    assert job.metrics[0]["training/rejuvenation/reset_share"] == manifest["reset"]["share"] > 0
+    assert "rejuvenation: made in" in job.log
