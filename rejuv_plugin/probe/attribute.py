@@ -17,6 +17,7 @@ from ..neurons.architectures import Architecture
 from ..neurons.modules import Module
 from ..ops.attribution import column_contributions, gradient_times_activation, rms, through_norm
 from .capture import Captured, capturing
+from .experts import Routed
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def attribute(
     for module in (m for m in modules if m.kind == "column"):
         writer = model.get_submodule(module.path)
         if module.expert is not None:
-            at, scores[module.name] = _expert_columns(module, writer.down_proj[module.expert], seen, v, kept)
+            routed, weight = seen.experts[module.path].get(module.expert), writer.down_proj[module.expert]
+            at, scores[module.name] = _expert_columns(routed, weight, v, kept)
             rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1))
             continue
         direction = _before_norm(model, architecture, module.post_norm, v, seen) if module.post_norm else v
@@ -97,11 +99,10 @@ def _rows(module: Module, seen: Captured, pair: tuple[Tensor, Tensor] | None, ke
     return gradient_times_activation(*(x[at, part] for x in pair))
 
 
-def _expert_columns(module: Module, weight: Tensor, seen: Captured, v: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def _expert_columns(routed: Routed | None, weight: Tensor, v: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the kept positions came to the expert, and the contributions at these."""
-    routed = seen.experts[module.path].get(module.expert or 0)
     if routed is None:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, module.count)
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, weight.shape[1])
     positions, at = routed.at(kept)
     return positions, column_contributions(routed.inner[at], weight, v[positions])
 

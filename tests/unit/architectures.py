@@ -63,8 +63,12 @@ def make(variant: str, seed: int = 0, **more):
     return model.requires_grad_(False)
 
 
-def shapes_of(model) -> dict[str, tuple[int, ...]]:
-    """By the names that transformers saves under: of experts others than in the model."""
+def stored(model) -> dict[str, torch.Tensor]:
+    """The tensors by the names that transformers saves under: of experts others than in the model."""
     with tempfile.TemporaryDirectory() as directory:
         model.save_pretrained(directory)
-        return {name: tuple(tensor.shape) for name, tensor in load_file(f"{directory}/model.safetensors").items()}
+        return load_file(f"{directory}/model.safetensors")
+
+
+def shapes_of(model) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in stored(model).items()}

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from architectures import VARIANTS, make, shapes_of
+import torch
+from architectures import VARIANTS, make, shapes_of, stored
 
 from rejuv_plugin.checkpoint import reset_file
 from rejuv_plugin.errors import InputError
@@ -37,6 +38,21 @@ def test_every_matrix_of_every_layer_is_covered_once(variant: str) -> None:
     columns = {m.weight for m in modules if m.kind == "column"}
     assert {name.rsplit(".", 2)[1] for name in columns} <= {"o_proj", "down_proj", "w2"}
     assert all(rows[name] == list(range(shapes[name][0])) for name in matrices - columns)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_is_scored_in_the_model_is_what_is_reset_in_the_checkpoint(variant: str) -> None:
+    model, modules = modules_for(variant)
+    tensors = stored(model)
+    for m in modules:
+        holder = model.get_submodule(m.path)
+        if m.kind == "column":
+            own = holder.weight if m.expert is None else holder.down_proj[m.expert]
+            assert torch.equal(tensors[m.weight], own), m.name
+        else:
+            own = holder.weight if m.expert is None else holder.gate_up_proj[m.expert]
+            rows = slice(m.start, m.start + m.count), slice(m.offset, m.offset + m.count)
+            assert torch.equal(tensors[m.weight][rows[0]], own[rows[1]]), m.name
 
 
 def test_fused_projections_are_split_by_part() -> None:
