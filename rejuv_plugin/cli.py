@@ -60,7 +60,7 @@ def apply(
     output: Annotated[Path, typer.Option(help="Directory to write; must be new or empty.")],
     alpha: Annotated[
         float,
-        typer.Option(help="Weight of the SFT checkpoint: 0 is the base, 1 the SFT checkpoint, both bit for bit."),
+        typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all inputs, print the plan, write nothing.")

@@ -7,12 +7,24 @@
     materialise(plan, "cache").path                                # one directory per content, made once
 
 To read in this order: source, headers, refused, layout, compatible, plan; digest, provenance, target, stream, write;
-cache. Nothing here knows verl, Ray or the console command.
+locks, cache. Nothing here knows verl, Ray or the console command.
 """
 
-from .cache import Materialised, materialise
+from .cache import Materialised, check_cache, materialise
+from .layout import read_checkpoint
 from .plan import Plan, plan_fusion
 from .progress import bars
+from .source import is_hub_name
 from .write import apply
 
-__all__ = ["Materialised", "Plan", "apply", "bars", "materialise", "plan_fusion"]
+__all__ = [
+    "Materialised",
+    "Plan",
+    "apply",
+    "bars",
+    "check_cache",
+    "is_hub_name",
+    "materialise",
+    "plan_fusion",
+    "read_checkpoint",
+]

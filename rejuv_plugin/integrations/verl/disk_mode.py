@@ -5,11 +5,11 @@
 Works with every engine, rollout and LoRA, because for verl it is just another model path.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import open_dict
+from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, materialise, plan_fusion
 from . import run_record, tripwire
@@ -21,6 +21,8 @@ from .progress_lines import ProgressLines
 class Outcome:
     """What was done to the job."""
 
+    key: str
+    """Content key of the rejuvenated checkpoint."""
     ref: str
     """The setting ``rejuvenation.ref``."""
     metrics: dict[str, float]
@@ -47,21 +49,17 @@ def apply(job: Job, config: Any) -> Outcome:
     Raises:
         InputError: bad input, or a resumed run that started from another checkpoint.
     """
-    started = time.perf_counter()
-    plan = plan_of(job)
     result = materialise(
-        plan,
+        plan_of(job),
         job.cache_dir,
         key="rejuvenation.cache_dir",
         progress=ProgressLines(),
         approve=lambda key: run_record.check(config, key),
     )
-    run_record.write(config, result.manifest["key"])
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
-    seconds = time.perf_counter() - started
-    _print_summary(job, result, seconds)
-    return Outcome(job.settings.ref, _metrics(job, result, seconds))
+    _print_summary(job, result, need_reference_policy(config))
+    return Outcome(result.manifest["key"], job.settings.ref, _metrics(job, result))
 
 
 def _point_at(path: str, job: Job, config: Any) -> None:
@@ -73,7 +71,7 @@ def _point_at(path: str, job: Job, config: Any) -> None:
             config.critic.model.path = path
 
 
-def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]:
+def _metrics(job: Job, result: Materialised) -> dict[str, float]:
     drift = result.manifest["drift_from_base"]
     metrics = {
         "training/rejuvenation/alpha": job.settings.fusion.alpha,
@@ -81,20 +79,22 @@ def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]
         "training/rejuvenation/drift_sft": drift["sft"]["relative_l2"],
         "training/rejuvenation/drift_start": drift["output"]["relative_l2"],
         "training/rejuvenation/from_cache": float(result.cached),
-        "timing_s/rejuvenation_apply": seconds,
+        "timing_s/rejuvenation_apply": result.seconds,
     }
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def _print_summary(job: Job, result: Materialised, seconds: float) -> None:
+def _print_summary(job: Job, result: Materialised, has_reference: bool) -> None:
     drift = result.manifest["drift_from_base"]
     how = "found in the cache" if result.cached else "made"
+    reference = job.settings.ref if has_reference else "none in this job"
+    critic = "rejuvenated" if job.settings.critic else "its own path"
     print(
-        f"rejuvenation: {how} in {seconds:.1f} s: {result.path}\n"
+        f"rejuvenation: {how} in {result.seconds:.1f} s: {result.path}\n"
         f"  fusion alpha {job.settings.fusion.alpha:g} of {job.sft_path} with {job.settings.base_path}, "
         f"{result.manifest['parameters_fused']:,} parameters\n"
         f"  drift from base (relative L2): SFT {_shown(drift['sft'])}, start of RL {_shown(drift['output'])}\n"
-        f"  KL reference: {job.settings.ref}; critic: {'rejuvenated' if job.settings.critic else 'its own path'}",
+        f"  KL reference: {reference}; critic: {critic}",
         flush=True,
     )
 
