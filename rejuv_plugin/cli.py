@@ -62,7 +62,7 @@ def apply(
     output: Annotated[Path, typer.Option(help="Directory to write; must be new or empty.")],
     alpha: Annotated[
         float,
-        typer.Option(help="Weight of the SFT checkpoint: 0 is the base, 1 the SFT checkpoint, both bit for bit."),
+        typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
     reset_ratio: Annotated[
         float, typer.Option(help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
@@ -146,7 +146,10 @@ def apply(
     from .checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
-    check_output(plan, output, "--output")
+    if dry_run:
+        check_output(plan, output, "--output")
+    else:
+        checkpoint.prepare(plan, output, "--output")
     if save_reset_set:
         reset_file.check_new(save_reset_set, "--save-reset-set")
     if reset.set_path:

@@ -3,7 +3,7 @@
 """The settings of one rejuvenation: plain dataclasses, shared by the console command and the Hydra group.
 
 The fields, their order and their defaults here are the Hydra group ``rejuvenation``:
-`integrations/verl/config_group.py` stores exactly `RejuvenationConfig()`, so a new setting is added in this file only.
+`integrations/verl/plugin.py` stores `defaults()`, so a new setting is added in this file only.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ class FusionConfig:
     """Base-anchored fusion, Eq. 1 of arXiv 2606.09932: ``alpha * sft + (1 - alpha) * base``."""
 
     alpha: float = 0.5
-    """Weight of the SFT checkpoint, in [0, 1]: 0 is the base, 1 the SFT checkpoint, both bit for bit. The paper's
-    default is 0.5 and it sweeps 0.40 to 0.60; smaller favours out-of-distribution tasks."""
+    """Weight of the SFT checkpoint, in [0, 1]: 1 is the SFT checkpoint bit for bit, 0 the base (cast, should the SFT
+    checkpoint have another dtype). The paper's default is 0.5 and it sweeps 0.40 to 0.60; smaller favours
+    out-of-distribution tasks, larger in-distribution ones."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
@@ -187,7 +188,7 @@ def _build(cls: Any, values: Any, root: str) -> Any:
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(key, " or ".join(allowed), repr(value), f"set {key} to {allowed[0]}")
+        raise InputError(key, " or ".join(allowed), repr(value), f"use {allowed[0]}")
 
 
 def _default(f: dataclasses.Field) -> Any:

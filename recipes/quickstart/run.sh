@@ -11,7 +11,7 @@ ROOT=$(cd "$HERE/../.." && pwd)
 # Runs to make, in this order: over, rejuvenated, moderate, base. Alias: fusion = rejuvenated.
 ARMS=${ARMS:-"over rejuvenated"}
 SEED=${SEED:-0}
-STEPS=${STEPS:-50}
+STEPS=${STEPS:-40}
 # Weight of the SFT checkpoint in the fusion.
 ALPHA=${ALPHA:-0.5}
 OUT=${OUT:-$HERE/out}
@@ -54,7 +54,7 @@ MODELS_S=$((SECONDS - STARTED - INSTALL_S))
 
 RUN_DIR=${RUN_DIR:-$OUT/runs/$(basename "$MODELS")-steps$STEPS}
 export SEED STEPS ALPHA OUT MODELS RUN_DIR
-stage "3/4 RL under verl: $(echo $ARMS), $STEPS steps each (up to 6 minutes each)"
+stage "3/4 RL under verl: $(echo $ARMS), $STEPS steps each (5 to 7 minutes each)"
 for arm in $ARMS; do
   ARM=$arm python "$HERE/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" -- \
     bash "$HERE/run_nav_fsdp2.sh" "$@"

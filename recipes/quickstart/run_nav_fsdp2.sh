@@ -17,7 +17,7 @@ ALPHA=${ALPHA:-0.5}
 OUT=${OUT:-$HERE/out}
 # A directory with base, sft4, sft64 and data, from make_models.py and make_data.py.
 MODELS=${MODELS:-$(ls -d "$OUT/models/seed$SEED-"* | grep -v partial | head -n 1)}
-STEPS=${STEPS:-50}
+STEPS=${STEPS:-40}
 RUN_DIR=${RUN_DIR:-$OUT/runs/$(basename "$MODELS")-steps$STEPS}
 
 TRAIN_BATCH=${TRAIN_BATCH:-32}
@@ -71,7 +71,8 @@ export VERL_FILE_LOGGER_PATH=$RUN_DIR/$ARM/metrics.jsonl
 export TENSORBOARD_DIR=$RUN_DIR/tensorboard/$ARM
 mkdir -p "$RUN_DIR/$ARM"
 
-python -m verl.trainer.main_ppo \
+# exec: a signal to this script is one to verl.
+exec python -m verl.trainer.main_ppo \
   "${MACHINE[@]}" \
   algorithm.adv_estimator=grpo \
   algorithm.use_kl_in_reward=False \

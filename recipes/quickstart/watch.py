@@ -37,7 +37,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 def describe(records: list[dict[str, Any]], steps: int) -> str:
     """The live line; empty before there is anything to tell."""
-    trained = [record for record in records if record["step"] > 0]
+    # verl may log a step twice (its checkpoint's metrics for one): only a whole step has its timing.
+    trained = [record for record in records if record["step"] > 0 and "timing_s/step" in record["data"]]
     if not trained:
         for name, value in (item for record in records for item in record["data"].items()):
             if name.startswith("val-core/nav_in/acc/mean@"):
@@ -140,7 +141,11 @@ def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float
         except psutil.NoSuchProcess:
             child.wait()
         except KeyboardInterrupt:
-            child.wait(timeout=60)
+            # verl got it too and shuts Ray down; it is not given forever.
+            try:
+                child.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                child.kill()
             return 130
     seconds, records = time.monotonic() - started, read_records(metrics)
     # A signal's number is negative here; the shell adds it to 128.

@@ -8,14 +8,29 @@
     plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
 
 To read in this order: source, headers, refused, layout, compatible, plan, reset, reset_file; digest, provenance,
-target, stream, write; cache. Nothing here knows verl, Ray or the console command.
+target, stream, write; locks, cache. Nothing here knows verl, Ray or the console command.
 """
 
-from .cache import Materialised, materialise
+from .cache import Materialised, check_cache, materialise
+from .layout import read_checkpoint
 from .plan import Plan, plan_fusion
 from .progress import bars
 from .provenance import read_inputs
 from .reset import plan_reset
-from .write import apply
+from .source import is_hub_name
+from .write import apply, prepare
 
-__all__ = ["Materialised", "Plan", "apply", "bars", "materialise", "plan_fusion", "plan_reset", "read_inputs"]
+__all__ = [
+    "Materialised",
+    "Plan",
+    "apply",
+    "bars",
+    "check_cache",
+    "is_hub_name",
+    "materialise",
+    "plan_fusion",
+    "plan_reset",
+    "prepare",
+    "read_checkpoint",
+    "read_inputs",
+]

@@ -4,21 +4,18 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# A dependency of huggingface_hub, which is one of ours, and the lock that its own cache of downloads relies on.
-from filelock import FileLock
-
 from ..errors import InputError
 from .digest import Progress
 from .layout import MANIFEST
+from .locks import locked
 from .plan import Plan
 from .provenance import FORMAT, Inputs, content_key, read_inputs
-from .target import check_outside, check_writable
+from .target import check_outside, check_room, check_writable
 from .write import write
 
 
@@ -58,28 +55,53 @@ def materialise(
         approve: called with the content key before anything is made under it; what it raises ends the call.
 
     Raises:
-        InputError: the cache is not writable, full, or inside an input; base and SFT are the same weights; or the
-            cached directory is not what its manifest says. Locks and digests, in hidden files, may be left in the
-            cache by then; a checkpoint never is.
+        InputError: the cache is not writable, full, inside an input, or on a file system without locks; base and SFT
+            are the same weights; or the cached directory is not what its manifest says. Locks and digests, in hidden
+            files, may be left in the cache by then; a checkpoint never is.
     """
     began = time.monotonic()
-    cache = Path(cache_dir).expanduser().resolve()
-    make_directory(plan, cache, key)
+    check_cache(plan, cache_dir, key)
+    cache = make_directory(cache_dir, key)
     inputs = read_inputs_once(plan, cache, key, progress)
     address = content_key(plan, inputs)
     if approve is not None:
         approve(address)
     path = cache / f"{plan.sft.label}-{address[:16]}"
-    with locked(cache / f".{path.name}.lock", key):
+    with locked(cache / f".{path.name}.lock", key, path):
         cached = path.exists()
-        manifest = read_valid(path, address, key) if cached else write(plan, inputs, path, key=key, progress=progress)
+        if cached:
+            manifest = read_valid(path, address, key)
+        else:
+            manifest = write(plan, inputs, path, key=key, progress=progress, alone=True)
     return Materialised(path, manifest, cached, time.monotonic() - began)
 
 
 def read_inputs_once(plan: Plan, cache: Path, key: str, progress: Progress | None) -> Inputs:
     """Hash the inputs of ``plan``; one process does, the others then find the digests in the cache's memo."""
-    with locked(cache / ".digests.lock", key):
-        return read_inputs(plan, cache / ".digests.json", progress)
+    memo = cache / ".digests.json"
+    with locked(cache / ".digests.lock", key, memo):
+        return read_inputs(plan, memo, progress)
+
+
+def check_cache(plan: Plan, cache_dir: str | Path, key: str) -> None:
+    """Check all of a cache that can be known before anything is hashed or written: neither is done here.
+
+    Args:
+        plan: from `plan_fusion`.
+        cache_dir: directory of the cache, which need not exist yet.
+        key: how errors name ``cache_dir``.
+
+    Raises:
+        InputError: named ``key``; the cache lies in an input, cannot be written, or has no room for the output.
+    """
+    cache = _absolute(cache_dir)
+    check_outside(plan, cache, key)
+    ancestor = check_writable(cache, key)
+    # Only the content key tells whether an output of this checkpoint, or what a killed run left of one, is the one
+    # that is asked for; then its room is not needed again. `write` checks once more when it is.
+    made = ancestor == cache and any(entry.name.startswith(f"{plan.sft.label}-") for entry in cache.iterdir())
+    if not made:
+        check_room(plan, ancestor, key)
 
 
 def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
@@ -105,33 +127,21 @@ def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
     return manifest
 
 
-def make_directory(plan: Plan, cache: Path, key: str) -> None:
-    """Create the directory of the cache, absolute and free of symbolic links.
+def make_directory(cache_dir: str | Path, key: str) -> Path:
+    """Create the directory of the cache; returns it absolute and free of symbolic links.
 
     Raises:
-        InputError: named ``key``; it cannot be written, or lies in an input.
+        InputError: named ``key``; it cannot be made.
     """
-    check_outside(plan, cache, key)
-    check_writable(cache, key)
+    cache = _absolute(cache_dir)
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             key, "a directory that can be made", f"{cache} ({error.strerror})", f"set {key} elsewhere"
         ) from None
+    return cache
 
 
-@contextmanager
-def locked(path: Path, key: str) -> Iterator[None]:
-    """Hold the lock file ``path`` while the block runs; ``key`` names its directory in errors."""
-    lock = FileLock(path)
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise InputError(
-            key, "a directory that can be written", f"{path.parent} ({error.strerror})", f"set {key} elsewhere"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _absolute(cache_dir: str | Path) -> Path:
+    return Path(cache_dir).expanduser().resolve()

@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from ..errors import InputError
 from .headers import FLOATING
@@ -50,8 +51,9 @@ def same_checkpoint(base: Checkpoint, sft: Checkpoint, got: str) -> InputError:
 
 
 def _check_architecture(base: Checkpoint, sft: Checkpoint) -> None:
-    for entry in ("model_type", "architectures", *_GEOMETRY):
-        ours, theirs = base.config.get(entry), sft.config.get(entry)
+    entries = [(entry, base.config.get(entry), sft.config.get(entry)) for entry in ("model_type", "architectures")]
+    entries += [(entry, _of_text(base, entry), _of_text(sft, entry)) for entry in _GEOMETRY]
+    for entry, ours, theirs in entries:
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
                 base.key,
@@ -85,7 +87,7 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
 
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     """Whether input and output embeddings are one tensor. A flag that config.json leaves out agrees with any."""
-    flags = {side.key: _tie_flag(side) for side in (base, sft)}
+    flags = {side.key: _of_text(side, "tie_word_embeddings") for side in (base, sft)}
     stated = {flag for flag in flags.values() if flag is not None}
     if len(stated) > 1:
         raise InputError(
@@ -97,11 +99,12 @@ def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     return stated != {False}
 
 
-def _tie_flag(checkpoint: Checkpoint) -> bool | None:
-    flag = checkpoint.config.get("tie_word_embeddings")
-    if flag is None and isinstance(text := checkpoint.config.get("text_config"), dict):
-        flag = text.get("tie_word_embeddings")
-    return flag
+def _of_text(checkpoint: Checkpoint, entry: str) -> Any:
+    """An entry of config.json about the language model; multimodal ones keep it in their ``text_config``."""
+    value = checkpoint.config.get(entry)
+    if value is None and isinstance(text := checkpoint.config.get("text_config"), dict):
+        value = text.get(entry)
+    return value
 
 
 def _partner(name: str, checkpoint: Checkpoint) -> str | None:

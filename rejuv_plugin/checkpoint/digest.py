@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 # Called with the phase, the bytes done and the bytes in all.
@@ -20,7 +21,7 @@ def sha256_files(paths: Iterable[Path], memo: Path | None = None, progress: Prog
     Args:
         paths: the files; each is read in blocks of 8 MiB.
         memo: a JSON file that remembers digests by real path, size, modification time and inode. It is written
-            atomically, ignored when it cannot be read, and never needed for a correct answer.
+            atomically, ignored when it cannot be read or written, and never needed for a correct answer.
         progress: called with ``("hash", bytes done, bytes in all)``; files found in the memo are not counted.
 
     Returns:
@@ -64,5 +65,10 @@ def _read_memo(memo: Path | None) -> dict[str, str]:
 
 def _write_memo(memo: Path, known: dict[str, str]) -> None:
     partial = memo.with_name(f"{memo.name}.{os.getpid()}")
-    partial.write_text(json.dumps(known, indent=0, sort_keys=True))
-    partial.replace(memo)
+    try:
+        partial.write_text(json.dumps(known, indent=0, sort_keys=True))
+        partial.replace(memo)
+    except OSError:
+        # The digests are right without it; the next call reads the files again.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -5,17 +5,28 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .headers import Header, TensorInfo, read_header
-from .refused import is_weights, no_safetensors, refuse_quantised
+from .refused import no_safetensors, refuse_quantised
 from .source import locate
 
 MANIFEST = "rejuvenation.json"
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# What loaders of a model read, code that config.json's auto_map names included: it is copied, never run. Anything else
+# beside it (a log, an evaluation, a README) must not make it another checkpoint, so it is neither copied nor hashed.
+_SIDE_FILES = (
+    *("config.json", "generation_config.json", _INDEX, "*.py"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "*.model", "*.tiktoken", "tekken.json"),
+    *("*.jinja", "chat_template.json"),
+    # Of images, video and sound: preprocessor_config.json, video_preprocessor_config.json and their kin.
+    *("*processor_config.json", "feature_extractor_config.json"),
+)
 _RESAVE = "save or download this checkpoint again"
 
 
@@ -38,7 +49,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     """config.json."""
     side_files: tuple[str, ...]
-    """Everything that belongs to the model and is not weights, as sorted names below the root."""
+    """Everything that belongs to the model and is not weights, by a list of known names; sorted, below the root."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -108,7 +119,7 @@ def _side_files(root: Path, key: str) -> tuple[str, ...]:
     entries = [*root.iterdir(), *root.glob("additional_chat_templates/*.jinja")]
     names = []
     for entry in entries:
-        if entry.name == MANIFEST or (is_weights(entry.name) and entry.name != _INDEX):
+        if not any(fnmatchcase(entry.name, pattern) for pattern in _SIDE_FILES):
             continue
         if entry.is_symlink() and not entry.exists():
             raise InputError(key, f"the file {entry.name}", "a symbolic link to nothing", _RESAVE)

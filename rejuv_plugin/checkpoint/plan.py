@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def side_paths(self) -> tuple[Path, ...]:
-        """The files that are copied byte for byte: configuration, tokenizer, chat template, index."""
+        """The files that are copied byte for byte: configuration, tokenizer, chat templates, code, index."""
         return tuple(self.sft.root / name for name in self.sft.side_files)
 
 

@@ -10,12 +10,6 @@ from ..errors import InputError
 from .headers import FLOATING, TensorInfo
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_OTHER_WEIGHTS = (*_PICKLES, ".pickle", ".safetensors", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".npy", ".ot")
-
-
-def is_weights(file_name: str) -> bool:
-    """Whether a file holds weights or training state, in any format, or an index of such files."""
-    return file_name.removesuffix(".index.json").endswith(_OTHER_WEIGHTS)
 
 
 def no_safetensors(root: Path, key: str) -> InputError:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 from ..errors import InputError
 
-# Weights as safetensors, configuration, tokenizer and chat templates. No pickles, and no Python: nothing that a
-# checkpoint brings is ever run.
-_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja"]
-_UNWANTED = ["*/*.safetensors", "*/*.json"]
+# Weights as safetensors, configuration, tokenizer, chat templates, and the code that config.json's auto_map names: it
+# is copied like the rest and never run here. No pickles, which run when they are read.
+_WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja", "*.py"]
+# Sub-directories hold other formats; "consolidated" are the same weights again in the layout of their maker.
+_UNWANTED = ["*/*.safetensors", "*/*.json", "*/*.py", "consolidated*"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `locate` would ask the hub for ``name``: it may be a hub name, and nothing of that name is here.
+
+    A relative path that does not exist can look like a hub name, too. Nothing is downloaded.
+    """
+    return _HUB_NAME.fullmatch(name) is not None and not Path(name).expanduser().exists()
 
 
 def locate(name: str, key: str) -> Path:
@@ -25,7 +34,7 @@ def locate(name: str, key: str) -> Path:
         return path.resolve()
     if path.exists():
         raise InputError(key, "a directory or a hub name", f"{name}, which is a file", "give the directory it lies in")
-    if not _HUB_NAME.fullmatch(name):
+    if not is_hub_name(name):
         raise InputError(key, "a directory or a hub name", f"{name!r}, which does not exist", f"check {key}")
     # Imported late: a local path, the common case, must not pay for the hub client.
     import httpx

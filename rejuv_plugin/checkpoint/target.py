@@ -25,10 +25,18 @@ def check_output(plan: Plan, output: Path, key: str) -> None:
         raise InputError(key, "a directory", f"{output}, which is a file", "give another path")
     if output.is_dir() and any(output.iterdir()):
         raise not_empty(output, key)
-    ancestor = check_writable(output.parent, key)
-    needed, free = plan.output_bytes + _SLACK_BYTES, shutil.disk_usage(ancestor).free
+    check_room(plan, check_writable(output.parent, key), key)
+
+
+def check_room(plan: Plan, directory: Path, key: str) -> None:
+    """Check that the disk of ``directory``, which exists, has room for the output of ``plan``.
+
+    Raises:
+        InputError: named ``key``.
+    """
+    needed, free = plan.output_bytes + _SLACK_BYTES, shutil.disk_usage(directory).free
     if free < needed:
-        raise no_space(key, f"{needed} bytes free at {ancestor}", f"{free} bytes")
+        raise no_space(key, f"{needed} bytes free at {directory}", f"{free} bytes")
 
 
 def check_outside(plan: Plan, directory: Path, key: str) -> None:

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from ..checkpoint import reset_file
-from ..checkpoint.cache import locked, make_directory, read_inputs_once
+from ..checkpoint.cache import check_cache, make_directory, read_inputs_once
 from ..checkpoint.digest import Progress
+from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
@@ -38,14 +39,14 @@ def measured_once(
         InputError: as `measure.measure` and `checkpoint.cache.materialise`.
     """
     check_inputs(plan, settings, key)
-    cache = Path(cache_dir).expanduser().resolve()
-    make_directory(plan, cache, cache_key)
+    check_cache(plan, cache_dir, cache_key)
+    cache = make_directory(cache_dir, cache_key)
     inputs = read_inputs_once(plan, cache, cache_key, progress)
     digests = input_digests(inputs, settings, key)
     content = {"format": FORMAT, "settings": selection_settings(settings), "inputs": digests}
     address = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     path = cache / f"reset-set-{address[:16]}.json"
-    with locked(cache / f".{path.name}.lock", cache_key):
+    with locked(cache / f".{path.name}.lock", cache_key, path):
         if path.exists():
             return reset_file.load(path, cache_key)
         found = measure(plan, settings, inputs, key)

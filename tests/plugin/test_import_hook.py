@@ -1,6 +1,7 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -36,6 +37,29 @@ def test_a_module_that_is_there_is_acted_on_now(module_name: str) -> None:
     seen = []
     after_import(module_name, seen.append)
     assert seen == [sys.modules[module_name]]
+
+
+def test_a_look_or_a_failed_import_does_not_disarm(module_name: str, tmp_path: Path) -> None:
+    seen = []
+    after_import(module_name, seen.append)
+    assert importlib.util.find_spec(module_name) is not None
+    source = tmp_path / f"{module_name}.py"
+    source.write_text("raise RuntimeError('not yet')\n")
+    with pytest.raises(RuntimeError):
+        importlib.import_module(module_name)
+    assert seen == []
+    source.write_text("VALUE = 22\n")
+    importlib.invalidate_caches()
+    assert importlib.import_module(module_name).VALUE == 22
+    assert seen == [sys.modules[module_name]]
+
+
+def test_a_module_that_is_being_imported_is_an_error(module_name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module_name}.py").write_text(
+        "from rejuv_plugin.integrations.verl.import_hook import after_import\nafter_import(__name__, print)\n"
+    )
+    with pytest.raises(ImportError, match="being imported right now"):
+        importlib.import_module(module_name)
 
 
 def test_a_missing_module_fails_as_ever() -> None:

@@ -22,6 +22,7 @@ def config_with(rejuvenation: Any, **dotted: Any) -> Any:
                 "actor": {"megatron": {"use_dist_checkpointing": False}},
                 "ref": {"megatron": {"use_dist_checkpointing": False}},
             },
+            "critic": {"megatron": {"use_dist_checkpointing": False}},
         }
     )
     if rejuvenation is not None:
@@ -67,6 +68,12 @@ def test_the_group_as_hydra_stores_it() -> None:
             {"base_path": "b"},
             {"actor_rollout_ref__actor__megatron__use_dist_checkpointing": True},
             "actor_rollout_ref.actor.megatron.use_dist_checkpointing",
+            "=false",
+        ),
+        (
+            {"base_path": "b", "critic": True},
+            {"critic__megatron__use_dist_checkpointing": True},
+            "critic.megatron.use_dist_checkpointing",
             "=false",
         ),
         ({"base_path": "b", "ref": "sft"}, {"actor_rollout_ref__model__lora_rank": 8}, "rejuvenation.ref", "LoRA"),

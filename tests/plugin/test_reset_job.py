@@ -34,7 +34,11 @@ def config_of(root: Path, **reset: Any) -> Any:
     return OmegaConf.create(
         {
             "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "resume_mode": "disable"},
-            "actor_rollout_ref": {"model": {"path": str(root / "sft"), "external_lib": None, "lora_rank": 0}},
+            "algorithm": {"use_kl_in_reward": False},
+            "actor_rollout_ref": {
+                "model": {"path": str(root / "sft"), "external_lib": None, "lora_rank": 0},
+                "actor": {"use_kl_loss": False},
+            },
             "rejuvenation": group,
         }
     )

@@ -194,6 +194,18 @@ def test_another_architecture(pair: Path, entry: str, value: object) -> None:
     assert_refused(pair, "--base", entry, repr(value), "the very model")
 
 
+@pytest.mark.parametrize("entry", ["num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act"])
+@pytest.mark.parametrize("both", [True, False], ids=["both nested", "base nested"])
+def test_another_geometry_in_a_multimodal_config(pair: Path, entry: str, both: bool) -> None:
+    for side, value in (("base", 1), ("sft", 2)):
+        config = json.loads((pair / side / "config.json").read_text())
+        config[entry] = value
+        if both or side == "base":
+            config["text_config"] = {entry: config.pop(entry)}
+        (pair / side / "config.json").write_text(json.dumps(config))
+    assert_refused(pair, "--base", f"({entry} 2)", f"got {entry} 1", "the very model")
+
+
 def test_other_shapes(pair: Path) -> None:
     save_model(pair / "wide", 0, intermediate_size=52)
     name = "model.layers.0.mlp.down_proj.weight"

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import SINGLE, copy, edit_json, make_pair, snapshot
 
 import rejuv_plugin
-from rejuv_plugin.checkpoint import Materialised, materialise, plan_fusion
+from rejuv_plugin.checkpoint import Materialised, check_cache, materialise, plan_fusion
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 
@@ -116,14 +116,17 @@ def test_a_killed_writer_leaves_no_result_and_the_next_run_completes(pair: Path)
     assert visible(pair) == [result.path.name], "what the killed run left was not removed"
 
 
-def test_what_a_running_process_or_another_host_writes_is_left_alone(pair: Path) -> None:
+def test_what_any_host_left_is_removed_under_the_lock(pair: Path) -> None:
     name = run(pair).path.name
     shutil.rmtree(pair / "cache" / name)
-    others = [f"{name}.tmp-another-host-1", f"{name}.tmp-{os.uname().nodename}-{os.getppid()}"]
-    for other in others:
+    # The lock keeps every writer out, so these have ended, also those whose number a running process has by now.
+    pids = {"another-host": 1, os.uname().nodename: os.getppid()}
+    for other in (f"{name}.tmp-{host}-{pid}" for host, pid in (*pids.items(), (os.uname().nodename, os.getpid()))):
         (pair / "cache" / other).mkdir()
+    of_another_output = f"{name[:-1]}x.tmp-another-host-1"
+    (pair / "cache" / of_another_output).mkdir()
     run(pair)
-    assert visible(pair) == sorted([name, *others])
+    assert visible(pair) == sorted([name, of_another_output])
 
 
 @pytest.mark.parametrize(
@@ -184,9 +187,46 @@ def test_base_is_sft_by_content(pair: Path) -> None:
 
 def test_no_space_in_the_cache(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: collections.namedtuple("usage", "free")(5))
+    before = snapshot(pair)
     with pytest.raises(InputError, match=r"^rejuvenation.cache_dir: .* bytes free at .*got 5 bytes.* Fix: free some"):
-        run(pair)
-    assert visible(pair) == []
+        run(pair, progress=lambda *call: pytest.fail("inputs were hashed first"))
+    assert snapshot(pair) == before
+
+
+def test_what_is_made_already_needs_no_space(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(pair)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: collections.namedtuple("usage", "free")(5))
+    assert run(pair).cached
+    made = visible(pair)
+    with pytest.raises(InputError, match=r"^rejuvenation.cache_dir: .* bytes free at "):
+        run(pair, alpha=0.4)
+    assert visible(pair) == made
+
+
+def test_what_a_killed_run_left_is_removed_before_space_is_asked_for(
+    pair: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run(pair).path
+    left = path.rename(path.with_name(f"{path.name}.tmp-another-host-1"))
+    free = lambda _: collections.namedtuple("usage", "free")(5 if left.exists() else 1 << 40)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    assert not run(pair).cached
+
+
+def test_a_check_alone_writes_and_hashes_nothing(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig())
+    (pair / "file").touch()
+    before = snapshot(pair)
+    check_cache(plan, pair / "new" / "cache", "--cache")
+    check_cache(plan, str(pair / "new"), "--cache")
+    with pytest.raises(InputError, match=r"^--cache: expected a place outside of --sft"):
+        check_cache(plan, pair / "sft" / "cache", "--cache")
+    with pytest.raises(InputError, match=r"^--cache: .*which is a file"):
+        check_cache(plan, pair / "file" / "cache", "--cache")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"^--cache: .*not writable"):
+        check_cache(plan, pair / "new", "--cache")
+    assert snapshot(pair) == before
 
 
 def test_the_caller_chooses_the_key(pair: Path) -> None:

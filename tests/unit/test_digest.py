@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests: right with any memo, and not computed twice with a good one."""
 
+import errno
 import hashlib
 import json
 import os
@@ -64,6 +65,21 @@ def test_a_corrupt_memo_is_ignored(tmp_path: Path, content: bytes) -> None:
     memo.write_bytes(content)
     assert read([file], memo) == ([sha(b"a")], 1)
     assert read([file], memo) == ([sha(b"a")], 0)
+
+
+@pytest.mark.parametrize("step", ["write_text", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_memo_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int) -> None:
+    file, memo = tmp_path / "a", tmp_path / "memo.json"
+    file.write_bytes(b"a")
+
+    def refuse(self: Path, *args: object) -> None:
+        self.touch()
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, step, refuse)
+    assert read([file], memo) == ([sha(b"a")], 1)
+    assert list(tmp_path.iterdir()) == [file], "a partial memo was left"
 
 
 def test_a_memo_entry_that_is_no_digest_is_ignored(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from checkpoints import make_pair
 
-from rejuv_plugin.checkpoint import plan_fusion
+from rejuv_plugin.checkpoint import is_hub_name, plan_fusion
 from rejuv_plugin.checkpoint.source import locate
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
@@ -37,9 +37,34 @@ def test_a_hub_model_is_named_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
         return wanted and not unwanted
 
     kept = ["model.safetensors", "config.json", "tokenizer.model", "merges.txt", "additional_chat_templates/a.jinja"]
-    assert all(fetched(file) for file in kept)
-    refused = ["modeling_x.py", "pytorch_model.bin", "x.pt", "x.pkl", "original/params.json", "onnx/model.safetensors"]
-    assert not any(fetched(file) for file in refused)
+    kept += ["modeling_x.py", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    assert [file for file in kept if not fetched(file)] == []
+    refused = ["pytorch_model.bin", "x.pt", "x.pkl", "original/params.json", "onnx/model.safetensors", "eval/run.py"]
+    refused += ["consolidated.safetensors", "consolidated-00001-of-00002.safetensors"]
+    assert [file for file in refused if fetched(file)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("some/model", True),
+        ("gpt2", True),
+        ("Qwen/Qwen2.5-0.5B", True),
+        ("here", False),
+        ("here/model", False),
+        ("here/file", False),
+        ("./some/model", False),
+        ("/some/model", False),
+        ("~/model", False),
+        ("some/deep/model", False),
+        ("", False),
+    ],
+)
+def test_hub_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    (tmp_path / "here" / "file").touch()
+    assert is_hub_name(name) is expected
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("no\nsuch  model"), ValueError("bad name"), ConnectionError("x")])

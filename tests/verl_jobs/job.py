@@ -3,6 +3,7 @@
 """Run the user's own command, ``python -m verl.trainer.main_ppo``, on tiny models, and read what it left."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ CPU_ALONE = "rejuvenation_cpu"
 COMMAND = [
     "+laptop=default",
     "algorithm.adv_estimator=grpo",
+    # Logs the ratio of the actor's to the rollout's probability for every token: see log_prob_gap.
+    "algorithm.rollout_correction.rollout_is=token",
     "data.train_batch_size=4",
     "data.max_prompt_length=48",
     "data.max_response_length=8",
@@ -137,6 +140,14 @@ class Job:
             row = json.loads(line)
             steps.setdefault(row["step"], {}).update(row["data"])
         return steps
+
+    def log_prob_gap(self, step: int) -> float:
+        """Largest difference of a token's log-probability between rollout and actor, before the update of ``step``.
+
+        From verl's own importance weights exp(actor - rollout); a gap above log 2 is cut there.
+        """
+        row = self.metrics[step]
+        return max(abs(math.log(row[f"rollout_corr/rollout_is_{end}"])) for end in ("min", "max"))
 
     def final_weights(self, step: int | None = None, role: str = "actor") -> dict[str, torch.Tensor]:
         """Every rank's saved shards, keyed ``<rank>.<name>``."""

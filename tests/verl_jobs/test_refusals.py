@@ -22,16 +22,14 @@ def refused(models: Path, directory: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("rejuvenation.base_path=/nowhere/base", "rejuvenation.base_path"),
-        ("rejuvenation.base_path={models}/sft", "rejuvenation.base_path"),
+        ("rejuvenation.base_path=not/there/either", "rejuvenation.base_path"),
         ("rejuvenation.fusion.alpha=1.5", "rejuvenation.fusion.alpha"),
         ("+rejuvenation.fusion.alhpa=0.5", "rejuvenation.fusion.alhpa"),
-        ("trainer.use_v1=False", "trainer.use_v1"),
     ],
 )
 def test_bad_input_ends_with_one_line(models: Path, tmp_path: Path, override: str, key: str) -> None:
     base = [] if "base_path" in override else [f"rejuvenation.base_path={models}/base"]
-    line = refused(models, tmp_path, *base, override.format(models=models))
+    line = refused(models, tmp_path, *base, override)
     assert line.startswith(f"rejuvenation: {key}: expected ")
     assert " Fix: " in line
 
@@ -40,7 +38,7 @@ def test_without_the_plugin_the_command_fails(models: Path, tmp_path: Path) -> N
     job = Job(tmp_path, models / "sft", models / "data", plugins=CPU_ALONE)
     job.overrides = ["+rejuvenation=default", f"rejuvenation.base_path={models}/base"]
     assert job.wait(job.start(), timeout=120) != 0
-    assert "rejuvenation" in job.log
+    assert "Could not override 'rejuvenation.base_path'" in job.log
     assert "Started a local Ray instance" not in job.log
 
 

@@ -5,11 +5,11 @@
 Works with every engine, rollout and LoRA, because for verl it is just another model path.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import open_dict
+from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, materialise, plan_fusion, plan_reset, reset_file
 from ...probe.cache import measured_once
@@ -26,6 +26,8 @@ _SET_KEY = f"{_RESET_KEY}set_path"
 class Outcome:
     """What was done to the job."""
 
+    key: str
+    """Content key of the rejuvenated checkpoint."""
     ref: str
     """The setting ``rejuvenation.ref``."""
     metrics: dict[str, float]
@@ -62,7 +64,6 @@ def apply(job: Job, config: Any) -> Outcome:
     Raises:
         InputError: bad input, or a resumed run that started from another checkpoint.
     """
-    started = time.perf_counter()
     plan, reset = plan_of(job), job.settings.reset
     if reset.ratio:
         # Here, in the trainer's process and on the CPU, before any worker takes memory.
@@ -75,12 +76,10 @@ def apply(job: Job, config: Any) -> Outcome:
         progress=ProgressLines(),
         approve=lambda key: run_record.check(config, key),
     )
-    run_record.write(config, result.manifest["key"])
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
-    seconds = time.perf_counter() - started
-    _print_summary(job, result, seconds)
-    return Outcome(job.settings.ref, _metrics(job, result, seconds))
+    _print_summary(job, result, need_reference_policy(config))
+    return Outcome(result.manifest["key"], job.settings.ref, _metrics(job, result))
 
 
 def _point_at(path: str, job: Job, config: Any) -> None:
@@ -92,7 +91,7 @@ def _point_at(path: str, job: Job, config: Any) -> None:
             config.critic.model.path = path
 
 
-def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]:
+def _metrics(job: Job, result: Materialised) -> dict[str, float]:
     drift = result.manifest["drift_from_base"]
     metrics = {
         "training/rejuvenation/alpha": job.settings.fusion.alpha,
@@ -100,7 +99,7 @@ def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]
         "training/rejuvenation/drift_sft": drift["sft"]["relative_l2"],
         "training/rejuvenation/drift_start": drift["output"]["relative_l2"],
         "training/rejuvenation/from_cache": float(result.cached),
-        "timing_s/rejuvenation_apply": seconds,
+        "timing_s/rejuvenation_apply": result.seconds,
     }
     if reset := result.manifest.get("reset"):
         metrics |= {
@@ -111,20 +110,22 @@ def _metrics(job: Job, result: Materialised, seconds: float) -> dict[str, float]
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def _print_summary(job: Job, result: Materialised, seconds: float) -> None:
+def _print_summary(job: Job, result: Materialised, has_reference: bool) -> None:
     drift = result.manifest["drift_from_base"]
     reset = result.manifest.get("reset")
     neurons = (
         f"  reset of {reset['neurons']:,} neurons ({reset['share']:.2%}), omega {reset['omega']:g}\n" if reset else ""
     )
     how = "found in the cache" if result.cached else "made"
+    reference = job.settings.ref if has_reference else "none in this job"
+    critic = "rejuvenated" if job.settings.critic else "its own path"
     print(
-        f"rejuvenation: {how} in {seconds:.1f} s: {result.path}\n"
+        f"rejuvenation: {how} in {result.seconds:.1f} s: {result.path}\n"
         f"  fusion alpha {job.settings.fusion.alpha:g} of {job.sft_path} with {job.settings.base_path}, "
         f"{result.manifest['parameters_fused']:,} parameters\n"
         f"{neurons}"
         f"  drift from base (relative L2): SFT {_shown(drift['sft'])}, start of RL {_shown(drift['output'])}\n"
-        f"  KL reference: {job.settings.ref}; critic: {'rejuvenated' if job.settings.critic else 'its own path'}",
+        f"  KL reference: {reference}; critic: {critic}",
         flush=True,
     )
 

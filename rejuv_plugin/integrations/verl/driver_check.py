@@ -3,14 +3,13 @@
 """Bad input ends the command before Ray starts, with one line and exit code 2."""
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from ...errors import InputError
 from . import tripwire
-from .job import job_of
+from .job import MODEL_PATH, job_of
 
 
 def checked(validate_config: Callable[..., None]) -> Callable[..., None]:
@@ -32,13 +31,15 @@ def _check(config: Any) -> None:
     job = job_of(config)
     if job is None:
         return
+    from ...checkpoint import check_cache, is_hub_name, read_checkpoint
+    from .disk_mode import plan_of
+
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
-    if all(_is_path(str(name)) for name in (job.sft_path, job.settings.base_path)):
-        from .disk_mode import plan_of
-
-        plan_of(job)
+    sides = {MODEL_PATH: job.sft_path, "rejuvenation.base_path": str(job.settings.base_path)}
+    here = {key: name for key, name in sides.items() if not is_hub_name(name)}
+    if here == sides:
+        check_cache(plan_of(job), job.cache_dir, "rejuvenation.cache_dir")
+    else:
+        for key, name in here.items():
+            read_checkpoint(name, key)
     tripwire.arm(config)
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or os.path.isdir(name)

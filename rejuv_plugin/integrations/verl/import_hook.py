@@ -18,10 +18,12 @@ Action = Callable[[ModuleType], None]
 def after_import(name: str, action: Action) -> None:
     """Call ``action(module)`` once, as soon as the module ``name`` has been executed (now, if it already was)."""
     module = sys.modules.get(name)
-    if module is not None and not getattr(module.__spec__, "_initializing", False):
+    if module is None:
+        _finder().actions.setdefault(name, []).append(action)
+    elif getattr(module.__spec__, "_initializing", False):
+        raise ImportError(f"{name} is being imported right now: too late to wait for it, too early to act on it")
+    else:
         action(module)
-        return
-    _finder().actions.setdefault(name, []).append(action)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -31,28 +33,20 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        actions = self.actions.pop(fullname, None)
-        if actions is None:
+        if fullname not in self.actions:
             return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None:
-                break
-        else:
-            # Not installed here: let the import fail as it would have, and stay armed for a later attempt.
-            self.actions[fullname] = actions
-            return None
-        assert spec.loader is not None, (
-            f"{fullname} is a namespace package: nothing is executed that one could wait for"
-        )
-        spec.loader = _Loader(spec.loader, actions)
+        specs = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None:
+            assert spec.loader is not None, f"{fullname} is a namespace package: no code runs that one could wait for"
+            spec.loader = _Loader(spec.loader, self.actions)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
     """Runs the module as its own loader would, then the actions; everything else is the own loader's."""
 
-    def __init__(self, inner: importlib.abc.Loader, actions: list[Action]) -> None:
+    def __init__(self, inner: importlib.abc.Loader, actions: dict[str, list[Action]]) -> None:
         self._inner, self._actions = inner, actions
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -64,7 +58,8 @@ class _Loader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._inner
         self._inner.exec_module(module)
-        for action in self._actions:
+        # Only now: an import that failed, or a mere look for the module, leaves the actions armed.
+        for action in self._actions.pop(module.__name__, []):
             action(module)
 
 

@@ -50,8 +50,9 @@ def _refuse_what_disk_mode_cannot_do(config: Any, settings: RejuvenationConfig) 
         raise InputError(
             "trainer.use_v1", "true", "false", "remove the override: the legacy trainer would ignore rejuvenation"
         )
-    for role in ("actor", "ref"):
-        key = f"actor_rollout_ref.{role}.megatron.use_dist_checkpointing"
+    engines = ["actor_rollout_ref.actor", "actor_rollout_ref.ref", *(["critic"] if settings.critic else [])]
+    for engine in engines:
+        key = f"{engine}.megatron.use_dist_checkpointing"
         if OmegaConf.select(config, key, default=False):
             raise InputError(
                 key,

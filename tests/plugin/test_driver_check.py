@@ -1,0 +1,131 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every bad input of a verl job, found by the command before Ray starts: one line, exit code 2, nothing written.
+
+The configuration is cut down to what is read here; `verl_jobs/test_refusals.py` runs whole commands.
+"""
+
+import collections
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import edit_json, make_pair, save_model, set_weights, snapshot, weights
+from omegaconf import OmegaConf
+
+from rejuv_plugin.config import defaults
+from rejuv_plugin.integrations.verl.driver_check import checked
+
+MODEL, BASE, CACHE = "actor_rollout_ref.model.path", "rejuvenation.base_path", "rejuvenation.cache_dir"
+
+
+def configuration(root: Path, **settings: Any) -> Any:
+    return OmegaConf.create(
+        {
+            "rejuvenation": {**defaults(), "base_path": str(root / "base"), **settings},
+            "trainer": {"use_v1": True, "default_local_dir": str(root / "run")},
+            "actor_rollout_ref": {"model": {"path": str(root / "sft"), "external_lib": None}},
+        }
+    )
+
+
+def edited(side: str, **entries: Any) -> Callable[[Path], None]:
+    return lambda root: edit_json(root / side / "config.json", **entries)
+
+
+def pickled(root: Path) -> None:
+    (root / "base" / "model.safetensors").rename(root / "base" / "pytorch_model.bin")
+
+
+def other_shapes(root: Path) -> None:
+    shutil.rmtree(root / "base")
+    save_model(root / "base", 0, intermediate_size=56)
+
+
+def grown(root: Path) -> None:
+    shutil.rmtree(root / "sft")
+    save_model(root / "sft", 1, vocab_size=72)
+
+
+def without_a_tensor(root: Path) -> None:
+    tensors = weights(root / "sft")
+    tensors.pop("model.norm.weight")
+    set_weights(root / "sft", tensors)
+
+
+def same_files(root: Path) -> None:
+    shutil.rmtree(root / "base")
+    (root / "base").symlink_to(root / "sft")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "key", "says"),
+    [
+        (lambda root: shutil.rmtree(root / "base"), BASE, "which does not exist"),
+        (lambda root: shutil.rmtree(root / "sft"), MODEL, "which does not exist"),
+        (same_files, BASE, "the model before SFT"),
+        (edited("base", model_type="llama"), BASE, "architecture"),
+        (other_shapes, BASE, "shape"),
+        (without_a_tensor, MODEL, "model.norm.weight"),
+        (grown, BASE, "resize_token_embeddings"),
+        (edited("sft", quantization_config={"quant_method": "fp8"}), MODEL, "quanti"),
+        (pickled, BASE, "pytorch_model.bin"),
+        (lambda root: (root / "run").write_text("a file"), CACHE, "which is a file"),
+    ],
+)
+def test_bad_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], key: str, says: str
+) -> None:
+    make_pair(tmp_path)
+    spoil(tmp_path)
+    assert_ends_with(configuration(tmp_path), tmp_path, capsys, key, says)
+
+
+def test_no_space_left(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pair(tmp_path)
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
+    assert_ends_with(configuration(tmp_path), tmp_path, capsys, CACHE, "1000 bytes")
+
+
+def test_the_side_that_is_here_is_checked_when_the_other_is_a_hub_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_pair(tmp_path)
+    edit_json(tmp_path / "sft" / "config.json", quantization_config={"quant_method": "fp8"})
+    config = configuration(tmp_path, base_path="an-organisation/a-model")
+    assert_ends_with(config, tmp_path, capsys, MODEL, "quanti")
+
+
+def assert_ends_with(config: Any, root: Path, capsys: pytest.CaptureFixture[str], key: str, says: str) -> None:
+    before, verl_was_asked = snapshot(root), []
+    capsys.readouterr()  # what saving the models printed
+    with pytest.raises(SystemExit) as end:
+        checked(lambda *_: verl_was_asked.append(True))(config, False, False)
+    assert end.value.code == 2
+    assert not verl_was_asked
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(f"rejuvenation: {key}: expected ")
+    assert says in line
+    assert " Fix: " in line
+    assert "\n" not in line
+    assert snapshot(root) == before
+
+
+def test_good_input_arms_the_tripwire_and_goes_on(tmp_path: Path) -> None:
+    make_pair(tmp_path)
+    config, asked, before = configuration(tmp_path), [], snapshot(tmp_path)
+    checked(lambda *_: asked.append(True))(config, False, False)
+    assert asked
+    assert config.actor_rollout_ref.model.external_lib == ["rejuv_plugin.integrations.verl.tripped"]
+    assert snapshot(tmp_path) == before
+
+
+def test_without_the_group_nothing_happens(tmp_path: Path) -> None:
+    config = configuration(tmp_path)
+    del config.rejuvenation
+    copy = OmegaConf.create(OmegaConf.to_container(config))
+    checked(lambda *_: None)(config, False, False)
+    assert config == copy
