@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rejuv_plugin.ops.selection import Tally, highest, quota, select
@@ -56,6 +56,8 @@ def test_bottom_is_the_lowest_by_mean() -> None:
     assert chosen([[3, 1, 2, 9], [3, 1, 2, 9]], 0.5, which="bottom") == (1, 2)
 
 
+# A busy machine is not a slow function.
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 6), RATIOS, st.integers(0, 2**32), st.sampled_from(["union", "aggregate"]))
 def test_sizes(neurons: int, positions: int, ratio: float, seed: int, rule: str) -> None:
     scores = torch.randn(positions, neurons, generator=torch.Generator().manual_seed(seed))
@@ -71,6 +73,7 @@ def test_sizes(neurons: int, positions: int, ratio: float, seed: int, rule: str)
         assert all(0 <= i < neurons for i in other)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(2, 6), RATIOS, st.integers(0, 2**32))
 def test_the_set_does_not_depend_on_how_positions_come(neurons: int, positions: int, ratio: float, seed: int) -> None:
     scores = torch.randn(positions, neurons, generator=torch.Generator().manual_seed(seed))
@@ -82,6 +85,7 @@ def test_the_set_does_not_depend_on_how_positions_come(neurons: int, positions: 
     assert set(select(whole, "union", "top", 0, "m")) == by_hand
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_ratio_only_adds(neurons: int, one: float, other: float) -> None:
     scores = torch.randn(3, neurons, generator=torch.Generator().manual_seed(neurons))
