@@ -5,6 +5,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,8 @@ class Job:
         except subprocess.TimeoutExpired:
             self.kill(process)
             raise AssertionError(f"no end after {timeout} s:\n{self.log[-6000:]}") from None
+        finally:
+            shutil.rmtree(self.ray_dir, ignore_errors=True)
 
     def kill(self, process: subprocess.Popen) -> None:
         """SIGKILL the driver and everything it started, as a cluster's scheduler does."""
