@@ -88,25 +88,26 @@ TOOL_CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool
 
 
 def save_tool_caller(path: Path, base: Path) -> None:
-    """Fine-tune a tiny model until it answers a first message with `TOOL_CALL`: seconds, since it is one string."""
+    """Fine-tune a tiny model until it answers every sum with `TOOL_CALL`: seconds, since it is one string."""
     from transformers import Qwen2ForCausalLM
 
     tok = tiny.tokenizer()
     model = Qwen2ForCausalLM.from_pretrained(base)
-    prompt = tok.apply_chat_template(
-        [{"role": "user", "content": "1+2="}], add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    prompts = [
+        tok.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False)
+        for question in ("1+22=", "27+5=", "3+19=", "18+4=")
+    ]
     answer = tok(TOOL_CALL + "<|im_end|>")["input_ids"]
-    ids = torch.tensor([prompt + answer])
+    ids = torch.tensor([prompt + answer for prompt in prompts])
     labels = ids.clone()
-    labels[:, : len(prompt)] = -100
+    labels[:, : len(prompts[0])] = -100
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(300):
         loss = model(input_ids=ids, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if loss.item() < 1e-2:
+        if loss.item() < 1e-3:
             break
     model.save_pretrained(path)
     tok.save_pretrained(path)
@@ -127,8 +128,9 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
         f"trainer.rollout_data_dir={tmp_path}/rollouts",
     ]  # fmt: skip
     job.run()
-    # What is memorised has large logits, of which float32 keeps fewer decimals: 2.5e-5 was seen.
-    assert_in_sync(job, tolerance=1e-4)
+    # This model was trained roughly: float32 alone, with a cache against without one in plain transformers, moves its
+    # log-probabilities by 6e-5. Other weights, or a mask that lets tool tokens in, would move them by tenths.
+    assert_in_sync(job, tolerance=1e-3)
     # user, assistant's call, tool, assistant: four turns where the tool was called.
     assert job.metrics[1]["num_turns/max"] == 4
     assert "sum 3" in (tmp_path / "rollouts" / "1.jsonl").read_text()
