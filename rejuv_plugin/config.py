@@ -51,13 +51,27 @@ class ResetConfig:
     """Weight of the base on the neurons of the set, in [0, 1]: 1 is the base bit for bit, 0 is fusion alone."""
 
     calibration: str | None = None
-    """Parquet or jsonl file of ``prompt`` and ``response``, or of chat ``messages``, where the trainer sees it."""
+    """Parquet or jsonl file of ``prompt`` and ``response``, or of chat ``messages``, where the trainer sees it. Without
+    one a verl job samples answers of the SFT checkpoint to the first prompts of ``data.train_files``."""
+
+    examples: int = 64
+    """Number of answers to sample when there is no calibration file."""
+
+    max_tokens: int = 8192
+    """Longer dialogues are cut here, so that memory is bounded."""
 
     positions: int = 8
     """Response positions kept for each calibration example: those where SFT moved the entropy most."""
 
+    gradient: str = "sum"
+    """Rows are scored by the gradient of the ``sum`` of an example's kept logits, in one backward pass, or of ``each``
+    kept logit alone, in one pass a position."""
+
     rule: str = "union"
     """``union`` of the top ratio at each position (the paper), or ``aggregate``: the top ratio by the mean score."""
+
+    cap: float = 1.0
+    """Largest share of a module that may be reset; a larger union keeps the neurons that most positions voted for."""
 
     select: str = "top"
     """``top``, or a control of equal size in each module: ``bottom`` or ``random``."""
@@ -72,19 +86,27 @@ class ResetConfig:
     """Modules to leave out, as ``include``."""
 
     seed: int = 0
-    """Of the ``random`` control."""
+    """Of the ``random`` control, and of sampled answers."""
+
+    device: str = "auto"
+    """Where the models run while the neurons are found: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one."""
 
     set_path: str | None = None
     """A reset set made earlier (``rejuv apply --save-reset-set``), in place of a calibration."""
 
     def __post_init__(self) -> None:
-        for name in ("ratio", "omega"):
+        for name in _SUGGESTED:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
-                raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}, as the paper does")
+                raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}")
             object.__setattr__(self, name, float(value))
-        if not isinstance(self.positions, int) or isinstance(self.positions, bool) or self.positions < 1:
-            raise InputError("positions", "a whole number above 0", repr(self.positions), "use 8")
+        for name in ("examples", "max_tokens", "positions"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                default = type(self).__dataclass_fields__[name].default
+                raise InputError(name, "a whole number above 0", repr(value), f"use {default}")
+        _one_of("gradient", self.gradient, ("sum", "each"))
+        _one_of("device", self.device, ("auto", "cpu", "cuda"))
         _one_of("rule", self.rule, ("union", "aggregate"))
         _one_of("select", self.select, ("top", "bottom", "random"))
         _one_of("ranking", self.ranking, ("absolute", "signed"))
@@ -95,12 +117,9 @@ class ResetConfig:
                 f"calibration {self.calibration!r} and ratio {self.ratio:g}",
                 "drop one of the two",
             )
-        if bool(self.ratio) != bool(self.calibration):
+        if self.calibration and not self.ratio:
             raise InputError(
-                "ratio" if self.calibration else "calibration",
-                "both a ratio above 0 and calibration data, or neither",
-                f"ratio {self.ratio:g} and calibration {self.calibration!r}",
-                "the paper's ratio is 0.01; calibration data is a parquet or jsonl file of prompts and responses",
+                "ratio", "a ratio above 0 with calibration data", "0", "use 0.01, as the paper does, or drop the data"
             )
 
     @property
@@ -198,4 +217,4 @@ def _default(f: dataclasses.Field) -> Any:
 
 
 _FIX_GROUP = "give +rejuvenation=default on the command line, then rejuvenation.base_path=<base model>"
-_SUGGESTED = {"ratio": "0.01", "omega": "1.0"}
+_SUGGESTED = {"ratio": "0.01, as the paper does", "omega": "1.0, as the paper does", "cap": "1.0: no cap"}

@@ -33,11 +33,22 @@ class Evaluation:
     gradient_share: float
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """`group` answers for each problem, one problem after the other."""
+
+    texts: list[str]
+    ids: list[list[int]]
+    """Token ids of each answer, its end token included unless it was cut off."""
+    entropy: torch.Tensor
+    """Of every token sampled, flat, in nats."""
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, problems: list[str], group: int, longest: int = 16
-) -> tuple[list[str], torch.Tensor]:
-    """`group` answers for each problem, one problem after the other, and the entropy of every token sampled, flat."""
+) -> Sampled:
+    """Answers at temperature 1, from torch's global generator."""
     prompts = torch.tensor([chat_ids(tokenizer, problem) for problem in problems]).repeat_interleave(group, dim=0)
     output = model.generate(
         input_ids=prompts,
@@ -55,7 +66,8 @@ def sample(
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     # A token was sampled if no end token comes before it.
     ended = (answers == tokenizer.eos_token_id).int().cumsum(1) - (answers == tokenizer.eos_token_id).int()
-    return tokenizer.batch_decode(answers, skip_special_tokens=True), entropy[ended == 0]
+    ids = [row[:length].tolist() for row, length in zip(answers, (ended == 0).sum(1), strict=True)]
+    return Sampled(tokenizer.batch_decode(answers, skip_special_tokens=True), ids, entropy[ended == 0])
 
 
 def evaluate(
@@ -63,14 +75,14 @@ def evaluate(
 ) -> Evaluation:
     """Sample and score."""
     torch.manual_seed(seed)
-    answers, entropy = sample(model.eval(), tokenizer, problems, group)
-    correct = [is_solution(answer.strip(), problems[i // group]) for i, answer in enumerate(answers)]
+    sampled = sample(model.eval(), tokenizer, problems, group)
+    correct = [is_solution(answer.strip(), problems[i // group]) for i, answer in enumerate(sampled.texts)]
     rewards = torch.tensor(correct).float().view(-1, group)
     rate = rewards.mean(1)
     return Evaluation(
         pass_at_1=rate.mean().item(),
         pass_at_group=(rate > 0).float().mean().item(),
-        token_entropy=entropy.mean().item(),
+        token_entropy=sampled.entropy.mean().item(),
         gradient_share=((rate > 0) & (rate < 1)).float().mean().item(),
     )
 

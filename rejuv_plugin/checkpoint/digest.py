@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-# Called with the phase, the bytes done and the bytes in all.
+# Called with the phase, what is done and what there is in all: bytes in these phases, examples in any other.
 Progress = Callable[[str, int, int], None]
+BYTE_PHASES = ("hash", "write")
 
 _BLOCK_BYTES = 8 << 20
 

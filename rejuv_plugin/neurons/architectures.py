@@ -55,7 +55,6 @@ class Architecture:
     gain_offset: float = 0.0
     """What the architecture's RMSNorms add to their stored weight: 1 for Gemma, which stores ``gain - 1``."""
     layers: str = "model.layers"
-    embeddings: str = "model.embed_tokens"
     final_norm: str = "model.norm"
 
 

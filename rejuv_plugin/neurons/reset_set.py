@@ -5,6 +5,7 @@
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from .modules import Module
 
 # Of the file; a set of another format is refused.
 FORMAT = 1
+# The path of a decoder layer, and the last part of the module's.
+_PLACE = re.compile(r"^(.*?\.\d+)\.(?:.*\.)?([^.]+)$")
 _AGAIN = "make it again with rejuv apply --calibration ... --save-reset-set"
 
 
@@ -114,6 +117,20 @@ def shares(reset_set: ResetSet, groups: Mapping[str, str] | None = None) -> dict
         total[0] += len(c.indices)
         total[1] += c.count
     return {group: chosen / of if of else 0.0 for group, (chosen, of) in totals.items()}
+
+
+def grid(reset_set: ResetSet) -> dict[str, dict[str, float]]:
+    """Share of neurons in the set, in [0, 1], by decoder layer and kind of module; the experts of a layer are summed.
+
+    ``{"model.layers.0": {"q_proj": 0.02, ...}, ...}``, in the order of the set.
+    """
+    # A blank cannot be in a module's name.
+    places = {name: _PLACE.sub(r"\1 \2", name) for name in reset_set.modules}
+    found: dict[str, dict[str, float]] = {}
+    for place, share in shares(reset_set, places).items():
+        layer, kind = place.split(" ")
+        found.setdefault(layer, {})[kind] = share
+    return found
 
 
 def difference(ours: ResetSet, theirs: ResetSet) -> dict[str, dict[str, Any]]:

@@ -29,26 +29,27 @@ class Tally:
     ratio: float
     signed: bool = False
     """Rank by value (large positive first) instead of by magnitude."""
-    union: Tensor = field(init=False)
-    """``[neurons]`` bool: in the top ``ratio`` at one position or more."""
+    votes: Tensor = field(init=False)
+    """``[neurons]`` int64: at how many positions it is in the top ``ratio``."""
     total: Tensor = field(init=False)
     """``[neurons]`` float64: sum of the ranked scores over all positions."""
     positions: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.union = torch.zeros(self.neurons, dtype=torch.bool)
+        self.votes = torch.zeros(self.neurons, dtype=torch.int64)
         self.total = torch.zeros(self.neurons, dtype=torch.float64)
 
     def add(self, scores: Tensor) -> None:
         """Count scores ``[P, neurons]``, any floating dtype, finite, on any device."""
         ranked = scores if self.signed else scores.abs()
-        self.union[highest(ranked, quota(self.ratio, self.neurons)).flatten().cpu()] = True
+        top = highest(ranked, quota(self.ratio, self.neurons)).flatten().cpu()
+        self.votes += torch.bincount(top, minlength=self.neurons)
         self.total += ranked.to(torch.float64).sum(0).cpu()
         self.positions += len(scores)
 
     def __or__(self, other: "Tally") -> "Tally":
         both = Tally(self.neurons, self.ratio, self.signed)
-        both.union, both.total = self.union | other.union, self.total + other.total
+        both.votes, both.total = self.votes + other.votes, self.total + other.total
         both.positions = self.positions + other.positions
         return both
 
@@ -58,7 +59,7 @@ def highest(scores: Tensor, count: int) -> Tensor:
     return torch.sort(scores, dim=-1, descending=True, stable=True).indices[..., :count]
 
 
-def select(tally: Tally, rule: str, which: str, seed: int, name: str) -> tuple[int, ...]:
+def select(tally: Tally, rule: str, which: str, seed: int, name: str, cap: float = 1.0) -> tuple[int, ...]:
     """The neurons of one module.
 
     Args:
@@ -69,14 +70,20 @@ def select(tally: Tally, rule: str, which: str, seed: int, name: str) -> tuple[i
             ``random``.
         seed: of ``random``.
         name: of the module: each draws on its own, whichever others there are.
+        cap: the largest share of the module that may be selected. A union above it keeps the neurons that are in the
+            top at most positions, of equals those of the higher mean score.
 
     Returns:
         Ascending indices.
     """
     if rule == "union":
-        top = tally.union.nonzero().flatten()
+        # Two stable sorts: by votes, of equals by mean score, of equals by index.
+        by_score = highest(tally.total, tally.neurons)
+        by_votes = by_score[highest(tally.votes[by_score], tally.neurons)]
+        top = by_votes[: int((tally.votes > 0).sum())]
     else:
         top = highest(tally.total, quota(tally.ratio, tally.neurons) if tally.positions else 0)
+    top = top[: quota(cap, tally.neurons)]
     if which == "bottom":
         top = highest(-tally.total, len(top))
     elif which == "random":

@@ -4,8 +4,12 @@
 
 What is attributed is the target token's logit before a cap (Gemma 2's ``final_logit_softcapping``): the cap is not
 linear, but monotone, and the same for all neurons at a position.
+
+The backward pass goes layer by layer, each run once more from what it read: memory holds the residual stream between
+layers and the graph of one layer, never that of the whole model, and no gradient of a parameter.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +20,13 @@ from torch import Tensor
 from ..neurons.architectures import Architecture
 from ..neurons.modules import Module
 from ..ops.attribution import column_contributions, gradient_times_activation, rms, through_norm
-from .capture import Captured, capturing
+from .capture import Captured, Trace, capturing
 from .experts import Routed
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """Of one example with P kept positions; all float32."""
+    """Of one example with P kept positions; all float32, on the model's device."""
 
     scores: dict[str, Tensor]
     """By `Module.name`: ``[P, neurons]``; of an expert only the positions that were routed to it."""
@@ -37,78 +41,120 @@ def attribute(
     model: Any,
     architecture: Architecture,
     modules: Sequence[Module],
-    ids: Sequence[int],
+    trace: Trace,
     targets: Sequence[int],
+    *,
+    each: bool = False,
 ) -> Attribution:
-    """Run one forward and one backward pass over one example.
+    """Score all neurons of all modules at the positions before ``targets``.
 
     Columns get their exact contributions. Rows get gradient x activation at the kept positions, where the paper does
-    not say which gradient: ours is of the *sum* of the kept targets' logits, one backward pass for all of them. So a
-    row at position t also counts for what it does for kept targets after t, as keys and values mostly do.
+    not say which gradient: by default ours is of the *sum* of the kept targets' logits, one backward pass for all of
+    them. So a row at position t also counts for what it does for kept targets after t, as keys and values mostly do.
 
     Args:
         model: from `load.load_model`.
         architecture: its constants.
         modules: all modules with neurons: the rebuilt logit needs every writer.
-        ids: T token ids.
-        targets: P positions in ``ids``, each at least 1; the hidden states before them are looked at.
+        trace: of the model on T tokens.
+        targets: P positions of tokens, each at least 1; the hidden states before them are looked at.
+        each: take the gradient of each target's own logit alone, at the price of P backward passes.
     """
-    kept = torch.tensor(targets) - 1
-    with capturing(model, architecture, modules, kept) as seen:
-        hidden = model.base_model(input_ids=torch.tensor([list(ids)]), use_cache=False).last_hidden_state[0, kept]
-        head = model.get_output_embeddings()
-        wanted = torch.tensor(ids)[torch.tensor(targets)]
-        rows = head.weight[wanted]
-        logits = (hidden * rows).sum(-1)
-        outputs = seen.graph
-        gradients = dict(zip(outputs, torch.autograd.grad(logits.sum(), list(outputs.values())), strict=True))
-    scores: dict[str, Tensor] = {}
-    for module in (m for m in modules if m.kind == "row"):
-        place = module.path, module.expert
-        pair = (outputs[place].detach(), gradients[place]) if place in outputs else None
-        scores[module.name] = _rows(module, seen, pair, kept)
-    logits = logits.detach()
-    rebuilt = torch.zeros_like(logits)
+    kept = torch.tensor(targets, device=trace.ids.device) - 1
+    head, wanted = model.get_output_embeddings(), trace.ids[kept + 1]
+    rows = head.weight[wanted]
+    logits = (trace.hidden[kept] * rows).sum(-1)
+    v = _before_norm(model, architecture, architecture.final_norm, rows, trace.final[0, kept])
+    # The residual stream starts with what the first layer reads.
+    rebuilt = (trace.calls[0].hidden[0, kept].float() * v).sum(-1)
     if head.bias is not None:
         logits, rebuilt = logits + head.bias[wanted], rebuilt + head.bias[wanted]
-    v = _before_norm(model, architecture, architecture.final_norm, rows, seen)
-    assert seen.embeddings is not None
-    rebuilt = rebuilt + (seen.embeddings * v).sum(-1)
-    for module in (m for m in modules if m.kind == "column"):
-        writer = model.get_submodule(module.path)
-        if module.expert is not None:
-            routed, weight = seen.experts[module.path].get(module.expert), writer.down_proj[module.expert]
-            at, scores[module.name] = _expert_columns(routed, weight, v, kept)
-            rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1))
-            continue
-        direction = _before_norm(model, architecture, module.post_norm, v, seen) if module.post_norm else v
-        scores[module.name] = column_contributions(seen.inputs[module.path], writer.weight, direction)
-        rebuilt = rebuilt + scores[module.name].sum(-1)
-        if writer.bias is not None:
-            rebuilt = rebuilt + (writer.bias * direction).sum(-1)
+    gradients = _of_final(model, architecture, trace, kept, rows, each)
+    by_layer: dict[str, list[Module]] = defaultdict(list)
+    for module in modules:
+        by_layer[module.layer].append(module)
+    scores: dict[str, Tensor] = {}
+    for call in reversed(trace.calls):
+        members = by_layer.get(call.path, [])
+        hidden = call.hidden.detach().requires_grad_()
+        with capturing(model, members, kept) as seen:
+            output = call.again(hidden)
+        outputs = seen.graph
+        found = [_backward(output, [hidden, *outputs.values()], g, last=g is gradients[-1]) for g in gradients]
+        gradients = [of_all[0] for of_all in found]
+        by_place = dict(zip(outputs, zip(*(of_all[1:] for of_all in found), strict=True), strict=True))
+        for module in members:
+            if module.kind == "row":
+                scores[module.name] = _rows(module, seen, by_place, kept)
+            else:
+                at, scores[module.name], bias = _columns(model, architecture, module, seen, v, kept)
+                rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1) + bias)
     return Attribution(scores, logits, rebuilt)
 
 
-def _rows(module: Module, seen: Captured, pair: tuple[Tensor, Tensor] | None, kept: Tensor) -> Tensor:
-    if pair is None:
-        return torch.zeros(0, module.count)
+def _of_final(
+    model: Any, architecture: Architecture, trace: Trace, kept: Tensor, rows: Tensor, each: bool
+) -> list[Tensor]:
+    """Gradients ``[1, T, H]`` of the kept logits with respect to what the final norm read: of their sum, or of each."""
+    final = trace.final.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = (model.get_submodule(architecture.final_norm)(final)[0, kept] * rows).sum(-1)
+    if not each:
+        return list(torch.autograd.grad(logits.sum(), [final]))
+    return [torch.autograd.grad(logit, [final], retain_graph=True)[0] for logit in logits]
+
+
+def _backward(output: Tensor, inputs: list[Tensor], gradient: Tensor, last: bool) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(output, inputs, gradient, retain_graph=not last)
+
+
+def _rows(
+    module: Module,
+    seen: Captured,
+    gradients: dict[tuple[str, int | None], tuple[Tensor, ...]],
+    kept: Tensor,
+) -> Tensor:
+    place = module.path, module.expert
+    if place not in gradients:
+        return torch.zeros(0, module.count, device=kept.device)
     part = slice(module.offset, module.offset + module.count)
     if module.expert is None:
-        return gradient_times_activation(*(x[0, kept, part] for x in pair))
-    _, at = seen.experts[module.path][module.expert].at(kept)
-    return gradient_times_activation(*(x[at, part] for x in pair))
+        positions, at = torch.arange(len(kept), device=kept.device), kept
+        activation, of = seen.outputs[module.path][0], [g[0] for g in gradients[place]]
+    else:
+        routed = seen.experts[module.path][module.expert]
+        positions, at = routed.at(kept)
+        activation, of = routed.gate_up, list(gradients[place])
+    # One gradient for all positions, or each position's own.
+    picked = of[0][at] if len(of) == 1 else torch.stack(of)[positions, at]
+    return gradient_times_activation(activation.detach()[at, part], picked[:, part])
+
+
+def _columns(
+    model: Any, architecture: Architecture, module: Module, seen: Captured, v: Tensor, kept: Tensor
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Which of the kept positions the writer spoke at, its columns' contributions there, and its bias's."""
+    writer = model.get_submodule(module.path)
+    if module.expert is not None:
+        routed = seen.experts[module.path].get(module.expert)
+        return *_expert_columns(routed, writer.down_proj[module.expert], v, kept), 0.0
+    direction = v
+    if module.post_norm:
+        direction = _before_norm(model, architecture, module.post_norm, v, seen.norms[module.post_norm])
+    found = column_contributions(seen.inputs[module.path], writer.weight, direction)
+    bias = (writer.bias * direction).sum(-1) if writer.bias is not None else 0.0
+    return torch.arange(len(kept), device=kept.device), found, bias
 
 
 def _expert_columns(routed: Routed | None, weight: Tensor, v: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the kept positions came to the expert, and the contributions at these."""
     if routed is None:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, weight.shape[1])
+        return torch.zeros(0, dtype=torch.int64, device=kept.device), v.new_zeros(0, weight.shape[1])
     positions, at = routed.at(kept)
     return positions, column_contributions(routed.inner[at], weight, v[positions])
 
 
-def _before_norm(model: Any, architecture: Architecture, path: str, direction: Tensor, seen: Captured) -> Tensor:
+def _before_norm(model: Any, architecture: Architecture, path: str, direction: Tensor, read: Tensor) -> Tensor:
     norm = model.get_submodule(path)
     # The Llama family calls it variance_epsilon, Gemma eps.
     eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
-    return through_norm(direction, norm.weight + architecture.gain_offset, rms(seen.norms[path], eps))
+    return through_norm(direction, norm.weight + architecture.gain_offset, rms(read, eps))

@@ -1,54 +1,137 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reset sets by content: measured once for equal inputs and settings, so that a resumed job finds the very same set."""
+"""What a probe finds, by content: once for equal inputs and settings, so that a resumed job finds the very same."""
 
 import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint import reset_file
 from ..checkpoint.cache import check_cache, make_directory, read_inputs_once
-from ..checkpoint.digest import Progress
+from ..checkpoint.digest import Progress, sha256_files
+from ..checkpoint.layout import read_checkpoint
 from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
-from .measure import check_inputs, input_digests, measure, selection_settings
+from .calibration import Prompts, check_file, write_pairs
+from .dialogue import examples_of
+from .load import device_of
+from .measure import check_inputs, input_digests, measure, scan, selection_settings
+from .sample import prompts_of, sample_pairs
 
 
-def measured_once(
+@dataclass(frozen=True)
+class Found:
+    """A reset set, and the settings that it was found with: their ``calibration`` names a file."""
+
+    chosen: ResetSet
+    settings: ResetConfig
+
+
+def found_once(
     plan: Plan,
     settings: ResetConfig,
     cache_dir: str | Path,
+    prompts: Prompts | None = None,
     *,
     key: str = "rejuvenation.reset.",
     cache_key: str = "rejuvenation.cache_dir",
     progress: Progress | None = None,
-) -> ResetSet:
+) -> Found:
     """The set that `measure.measure` finds, or found earlier for the same bytes and settings.
 
     Args:
         plan: from `checkpoint.plan.plan_fusion`.
-        settings: with ``ratio`` and ``calibration``.
-        cache_dir: directory of the cache of checkpoints; the set is ``reset-set-<16 digits>.json`` in it.
+        settings: with ``ratio``; without ``calibration`` answers to ``prompts`` are sampled.
+        cache_dir: directory of the cache of checkpoints; the set is ``reset-set-<16 digits>.json`` in it, sampled
+            answers are ``calibration-<16 digits>.jsonl``.
+        prompts: what to sample from.
         key: how errors name the settings before their own names.
         cache_key: how errors name ``cache_dir``.
-        progress: called with ``("hash", bytes done, bytes in all)``.
+        progress: called with ``(phase, done, in all)``; see `measure.measure`, `sample.sample_pairs`.
 
     Raises:
-        InputError: as `measure.measure` and `checkpoint.cache.materialise`.
+        InputError: as `measure.measure`, `sample.sample_pairs` and `checkpoint.cache.materialise`.
     """
     check_inputs(plan, settings, key)
     check_cache(plan, cache_dir, cache_key)
     cache = make_directory(cache_dir, cache_key)
     inputs = read_inputs_once(plan, cache, cache_key, progress)
+    if not settings.calibration:
+        assert prompts is not None, "a caller without calibration data brings prompts"
+        path = _sampled_once(plan, settings, prompts, dict(inputs.sft), cache, key, cache_key, progress)
+        settings = replace(settings, calibration=str(path))
     digests = input_digests(inputs, settings, key)
-    content = {"format": FORMAT, "settings": selection_settings(settings), "inputs": digests}
-    address = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    path = cache / f"reset-set-{address[:16]}.json"
+    path = cache / f"reset-set-{_address(settings=selection_settings(settings), inputs=digests)}.json"
     with locked(cache / f".{path.name}.lock", cache_key, path):
         if path.exists():
-            return reset_file.load(path, cache_key)
-        found = measure(plan, settings, inputs, key)
+            return Found(reset_file.load(path, cache_key), settings)
+        found = measure(plan, settings, inputs, key, progress)
         reset_file.save(found, path)
-    return found
+    return Found(found, settings)
+
+
+def entropy_once(start: str | Path, settings: ResetConfig, cache_dir: str | Path, *, key: str, cache_key: str) -> float:
+    """Mean entropy in nats of a checkpoint before the response tokens of the calibration data, or its earlier value.
+
+    Args:
+        start: the rejuvenated checkpoint: immutable, in the cache, named by its content.
+        settings: with ``calibration``.
+        cache_dir: where the value is kept, beside ``start``.
+        key: how errors name the settings before their own names.
+        cache_key: how errors name ``start`` and ``cache_dir``.
+    """
+    checkpoint = read_checkpoint(str(start), cache_key)
+    calibration = check_file(str(settings.calibration), f"{key}calibration")
+    address = _address(max_tokens=settings.max_tokens, calibration=sha256_files([calibration])[calibration])
+    path = Path(cache_dir) / f"entropy-{checkpoint.root.name}-{address}.json"
+    with locked(path.with_name(f".{path.name}.lock"), cache_key, path):
+        if not path.exists():
+            mean = entropy_of(start, settings, key=key, start_key=cache_key)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps({"mean": mean}) + "\n")
+            partial.replace(path)
+        return float(json.loads(path.read_text())["mean"])
+
+
+def entropy_of(start: str | Path, settings: ResetConfig, *, key: str, start_key: str) -> float:
+    """Mean entropy in nats of the checkpoint ``start`` before the response tokens of the calibration data."""
+    checkpoint = read_checkpoint(str(start), start_key)
+    examples = examples_of(checkpoint, settings, f"{key}calibration")
+    values = scan(checkpoint, examples, device_of(settings.device, f"{key}device"))
+    return sum(float(v.double().sum()) for v in values) / sum(map(len, values))
+
+
+def _sampled_once(
+    plan: Plan,
+    settings: ResetConfig,
+    prompts: Prompts,
+    sft: dict[str, str],
+    cache: Path,
+    key: str,
+    cache_key: str,
+    progress: Progress | None,
+) -> Path:
+    prompts.check()
+    files = [Path(file).expanduser() for file in prompts.files]
+    address = _address(
+        sft=sft,
+        prompts=[sha256_files([file])[file] for file in files],
+        sampling=[prompts.column, prompts.max_response, settings.examples, settings.seed],
+    )
+    path = cache / f"calibration-{address}.jsonl"
+    with locked(cache / f".{path.name}.lock", cache_key, path):
+        if not path.exists():
+            drawn = prompts_of([str(f) for f in files], prompts.column, settings.examples, settings.seed, prompts.key)
+            device = device_of(settings.device, f"{key}device")
+            pairs = sample_pairs(plan.sft, drawn, prompts.max_response, settings.seed, device, prompts.key, progress)
+            write_pairs(pairs, path)
+    return path
+
+
+def _address(**content: Any) -> str:
+    text = json.dumps({"format": FORMAT, **content}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

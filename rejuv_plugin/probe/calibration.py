@@ -1,8 +1,10 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration files: dialogues from parquet or jsonl."""
+"""Calibration files: dialogues from parquet or jsonl; and the prompts of RL data, to be answered."""
 
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,29 @@ from ..errors import InputError
 
 Message = dict[str, Any]
 _SUFFIXES = (".parquet", ".jsonl")
+_WRITE_MESSAGES = "write each message as {role, content}"
 _COLUMNS = "string columns prompt and response, or a column messages of {role, content}"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """RL training data to sample from, for a user who has no calibration data."""
+
+    files: tuple[str, ...]
+    column: str
+    max_response: int
+    """Tokens."""
+    key: str
+    """How errors name the files."""
+
+    def check(self) -> None:
+        """Find what is wrong with the files without reading them.
+
+        Raises:
+            InputError: named ``key``.
+        """
+        for file in self.files:
+            check_file(file, self.key)
 
 
 def read_dialogues(path: str, key: str) -> list[list[Message]]:
@@ -29,11 +53,32 @@ def read_dialogues(path: str, key: str) -> list[list[Message]]:
     Raises:
         InputError: named ``key``; no such file, other columns, no rows, or a row without a response.
     """
-    file = check_file(path, key)
-    rows = _parquet(file, key) if file.suffix == ".parquet" else _jsonl(file, key)
-    if not rows:
-        raise InputError(key, "calibration data", f"{path}, which has no rows", "give some dozens of examples")
-    return [_dialogue(row, number, key) for number, row in enumerate(rows)]
+    return [_dialogue(row, number, key) for number, row in enumerate(_rows(path, key))]
+
+
+def read_prompts(path: str, column: str, key: str) -> list[list[Message]]:
+    """Read the prompts of RL data, as verl has them: each a string, or a list of ``{role, content}``.
+
+    Args:
+        path: a ``.parquet`` or ``.jsonl`` file.
+        column: the column of the prompts; no other is read from parquet.
+        key: how errors name the file.
+
+    Raises:
+        InputError: named ``key``; no such file or column, no rows, or a prompt that is neither.
+    """
+    return [_prompt(row, column, number, key) for number, row in enumerate(_rows(path, key, [column]))]
+
+
+def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
+    """Write ``prompt`` and ``response`` as jsonl, all or nothing; the directory is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_file(path: str, key: str) -> Path:
@@ -49,7 +94,15 @@ def check_file(path: str, key: str) -> Path:
     return file
 
 
-def _parquet(file: Path, key: str) -> list[Any]:
+def _rows(path: str, key: str, columns: list[str] | None = None) -> list[Any]:
+    file = check_file(path, key)
+    rows = _parquet(file, key, columns) if file.suffix == ".parquet" else _jsonl(file, key)
+    if not rows:
+        raise InputError(key, "calibration data", f"{path}, which has no rows", "give some dozens of examples")
+    return rows
+
+
+def _parquet(file: Path, key: str, columns: list[str] | None) -> list[Any]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
@@ -58,7 +111,7 @@ def _parquet(file: Path, key: str) -> list[Any]:
             key, "pyarrow, to read parquet", "an environment without it", "pip install pyarrow, or give a .jsonl file"
         ) from None
     try:
-        return read_table(file).to_pylist()
+        return read_table(file, columns=columns).to_pylist()
     except (OSError, ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(key, "a readable parquet file", f"{file} ({reason})", "write it again") from None
@@ -72,6 +125,21 @@ def _jsonl(file: Path, key: str) -> list[Any]:
         raise InputError(key, "one JSON object a line", f"{file} ({error})", "write it again") from None
 
 
+def _prompt(row: Any, column: str, number: int, key: str) -> list[Message]:
+    if not isinstance(row, dict) or column not in row:
+        names = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise InputError(key, f"a column {column}", f"{names or 'no such column'} in row {number}", "name the column")
+    prompt = row[column]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(isinstance(m, dict) and m.get("role") and isinstance(m.get("content"), str) for m in messages)
+    ):
+        raise InputError(key, f"text or chat messages in {column}", f"something else in row {number}", _WRITE_MESSAGES)
+    return [_without_nulls(m) for m in messages]
+
+
 def _dialogue(row: Any, number: int, key: str) -> list[Message]:
     if not isinstance(row, dict) or not ("messages" in row or {"prompt", "response"} <= row.keys()):
         names = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
@@ -83,8 +151,12 @@ def _dialogue(row: Any, number: int, key: str) -> list[Message]:
         before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         messages = [*before, {"role": "assistant", "content": row["response"]}] if isinstance(before, list) else None
     if not isinstance(messages, list) or not all(isinstance(m, dict) and m.get("role") for m in messages):
-        raise InputError(key, _COLUMNS, f"something else in row {number}", "write each message as {role, content}")
+        raise InputError(key, _COLUMNS, f"something else in row {number}", _WRITE_MESSAGES)
     if not any(m["role"] == "assistant" and (m.get("content") or m.get("tool_calls")) for m in messages):
         raise InputError(key, "a response in each row", f"none in row {number}", "leave rows without a response out")
+    return [_without_nulls(m) for m in messages]
+
+
+def _without_nulls(message: Message) -> Message:
     # Parquet gives every message the fields of all of them, null where it has none, and templates ask `is defined`.
-    return [{name: value for name, value in m.items() if value is not None} for m in messages]
+    return {name: value for name, value in message.items() if value is not None}

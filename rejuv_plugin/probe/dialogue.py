@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dialogues as the model sees them: token ids by its own chat template, and which of them it said itself."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..checkpoint.layout import Checkpoint
+from ..config import ResetConfig
 from ..errors import InputError
-from .calibration import Message
+from .calibration import Message, read_dialogues
+from .load import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,38 @@ class Example:
     targets: tuple[int, ...]
     """Ascending positions in ``ids``, at least 1, of the tokens that the model said: the token at ``t`` is predicted
     from the hidden state at ``t - 1``. End-of-turn marks are the model's own; white space after them is not."""
+    cut: bool = False
+    """Whether the end of the dialogue was left out."""
+
+    def first(self, tokens: int) -> "Example":
+        """The example cut to its first tokens."""
+        if len(self.ids) <= tokens:
+            return self
+        return Example(self.ids[:tokens], tuple(t for t in self.targets if t < tokens), cut=True)
+
+
+def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Example]:
+    """The calibration data of ``settings`` as sequences for the SFT checkpoint, cut to ``max_tokens``.
+
+    Args:
+        sft: the SFT checkpoint, with tokenizer and chat template.
+        settings: with ``calibration``.
+        key: how errors name the calibration data.
+
+    Raises:
+        InputError: as `calibration.read_dialogues` and `tokenize`; also too few response tokens.
+    """
+    dialogues = read_dialogues(str(settings.calibration), key)
+    context = sft.config.get("max_position_embeddings") or sys.maxsize
+    vocabulary = sft.config.get("vocab_size") or sys.maxsize
+    whole = tokenize(dialogues, load_tokenizer(sft), context, vocabulary, key, sft.key)
+    examples = [e for e in (example.first(settings.max_tokens) for example in whole) if e.targets]
+    tokens = sum(len(example.targets) for example in examples)
+    if tokens < settings.positions:
+        raise InputError(
+            key, f"at least {settings.positions} response tokens, the positions to keep", f"{tokens}", "give more data"
+        )
+    return examples
 
 
 def tokenize(

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How certain a model is at each response position, and where two models differ most."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,37 +9,32 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..ops.distribution import entropy
-from .dialogue import Example
 
 # 64 MiB of float32: logits exist for so many (position, token) pairs at a time, however large the vocabulary.
 _LOGITS = 16 << 20
 
 
-def entropies(model: Any, examples: Sequence[Example], key: str) -> list[Tensor]:
-    """Entropy of the next-token distribution before each target, in nats.
+@torch.inference_mode()
+def entropies(model: Any, hidden: Tensor, key: str, number: int) -> Tensor:
+    """Entropy of the next-token distribution, in nats.
 
     Args:
         model: from `load.load_model`.
-        examples: teacher-forced one at a time.
+        hidden: ``[n, H]``: what the unembedding reads, at n positions.
         key: how errors name the model's checkpoint.
+        number: of the example, for errors.
 
     Returns:
-        For each example ``[len(targets)]`` float32.
+        ``[n]`` float32, on the CPU.
 
     Raises:
         InputError: named ``key``; NaN or infinite activations.
     """
-    found = []
-    for number, example in enumerate(examples):
-        with torch.inference_mode():
-            hidden = model.base_model(input_ids=torch.tensor([example.ids]), use_cache=False).last_hidden_state[0]
-            before = hidden[torch.tensor(example.targets) - 1]
-            head = model.get_output_embeddings()
-            chunk = max(1, _LOGITS // head.weight.shape[0])
-            scanned = torch.cat([entropy(_capped(head(part), model)) for part in before.split(chunk)])
-        if not torch.isfinite(scanned).all():
-            raise not_finite(key, number)
-        found.append(scanned)
+    head = model.get_output_embeddings()
+    chunk = max(1, _LOGITS // head.weight.shape[0])
+    found = torch.cat([entropy(_capped(head(part), model)) for part in hidden.split(chunk)]).cpu()
+    if not torch.isfinite(found).all():
+        raise not_finite(key, number)
     return found
 
 

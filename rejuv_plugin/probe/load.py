@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint as a transformers model on the CPU."""
+"""A checkpoint as a transformers model, on the CPU or on one GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,18 @@ from ..errors import InputError
 _SAFE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 
-def load_model(checkpoint: Checkpoint) -> Any:
+def device_of(setting: str, key: str) -> torch.device:
+    """The device for the setting ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: named ``key``; ``cuda`` where there is none.
+    """
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise InputError(key, "a GPU that torch can use", "none in this process", f"set {key} to cpu or auto")
+    return torch.device("cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> Any:
     """The model in float32, without dropout, none of its parameters asking for a gradient.
 
     Raises:
@@ -27,12 +38,12 @@ def load_model(checkpoint: Checkpoint) -> Any:
     attention = {"attn_implementation": "eager"} if checkpoint.config.get("attn_logit_softcapping") else {}
     try:
         with _no_bars():
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint.root, dtype=torch.float32, use_safetensors=True, **attention, **_SAFE
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _unreadable(checkpoint, "a causal language model", error) from None
-    return model.eval().requires_grad_(False)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -3,7 +3,6 @@
 """From two checkpoints and calibration data to the reset set: two passes (arXiv 2606.09932 v1, Eq. 2 to 4)."""
 
 import hashlib
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint.digest import sha256_files
+from ..checkpoint.digest import Progress, sha256_files
+from ..checkpoint.layout import Checkpoint
 from ..checkpoint.plan import Plan
 from ..checkpoint.provenance import Inputs
 from ..config import ResetConfig
@@ -24,14 +24,19 @@ from ..ops.attribution import is_finite
 from ..ops.selection import Tally, select
 from .attribute import Attribution, attribute
 from .calibration import check_file, read_dialogues
-from .dialogue import Example, tokenize
+from .capture import trace
+from .dialogue import Example, examples_of
 from .entropy_scan import entropies, largest_gaps, not_finite
-from .load import load_model, load_tokenizer
+from .load import device_of, load_model
+from .usage import peak_memory, reset_peak_memory
 
 # Beyond this, relative to the logits, the residual stream is not what the architecture's constants say.
 _MAX_RECONSTRUCTION_ERROR = 0.01
 # What decides which neurons are found; omega only decides what is done to them.
-_SELECTION = ("ratio", "positions", "rule", "select", "ranking", "include", "exclude", "seed")
+_SELECTION = (
+    *("ratio", "max_tokens", "positions", "gradient", "rule", "cap", "select", "ranking"),
+    *("include", "exclude", "seed"),
+)
 
 
 def selection_settings(settings: ResetConfig) -> dict[str, Any]:
@@ -57,86 +62,103 @@ def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:
     """
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     chosen(modules, settings.include, settings.exclude, f"{key}include")
-    read_dialogues(str(settings.calibration), f"{key}calibration")
+    if settings.calibration:
+        read_dialogues(settings.calibration, f"{key}calibration")
 
 
-def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str) -> ResetSet:
+def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progress: Progress | None = None) -> ResetSet:
     """Find the neurons to reset.
 
-    Pass one: entropies of base and SFT before every response token; each example keeps the positions where they differ
-    most. Pass two: the SFT model's scores at these. One model and one example are in memory at a time; of logits over
-    the whole vocabulary only a slice is.
+    Pass one: entropy of the base before every response token. Pass two, example by example: the same of the SFT model,
+    the positions where they differ most, and the SFT model's scores there. One model and one example are in memory at a
+    time; of logits over the whole vocabulary only a slice is, of the autograd graph one layer.
 
     Args:
         plan: the two checkpoints.
         settings: with ``ratio`` and ``calibration``.
         inputs: digests of the two; only recorded.
         key: how errors name the settings before their own names: ``rejuvenation.reset.`` or ``--``.
+        progress: called with ``("base" or "sft", examples done, examples in all)``.
 
     Returns:
-        The set. Its statistics, all over the calibration set: ``examples``, ``response_tokens``, ``positions`` (kept);
-        ``entropy`` (mean in nats of ``base`` and ``sft``, over all response tokens and over those kept);
-        ``reconstruction_error`` (of the kept logits: ``mean_absolute``, ``max_absolute``, and ``relative``, the sum
-        of errors over the sum of magnitudes); ``jaccard_of_halves`` by module (the sets of even and of odd examples);
-        ``seconds``.
+        The set. Its statistics, all over the calibration set: ``examples``, ``cut`` (those longer than ``max_tokens``),
+        ``tokens``, ``response_tokens``, ``positions`` (kept); ``entropy`` (mean in nats of ``base`` and ``sft``, over
+        all response tokens and over those kept); ``reconstruction_error`` (of the kept logits: ``mean_absolute``,
+        ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``jaccard_of_halves`` by
+        module (the sets of even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
 
     Raises:
         InputError: see the modules of this room; also too few response tokens, or a residual stream that the
             architecture's constants do not describe.
     """
-    began = time.monotonic()
+    began, device = time.monotonic(), device_of(settings.device, f"{key}device")
+    reset_peak_memory(device)
     digests = input_digests(inputs, settings, key)
-    architecture = architecture_of(plan.sft.config, plan.sft.key)
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     wanted = chosen(modules, settings.include, settings.exclude, f"{key}include")
-    examples = _examples(plan, settings, f"{key}calibration")
-    base = entropies(load_model(plan.base), examples, plan.base.key)
-    model = load_model(plan.sft)
-    sft = entropies(model, examples, plan.sft.key)
-    kept = [largest_gaps(b, s, settings.positions) for b, s in zip(base, sft, strict=True)]
-    halves = [_tallies(wanted, settings), _tallies(wanted, settings)]
-    errors = _Errors()
-    for number, (example, positions) in enumerate(zip(examples, kept, strict=True)):
-        found = attribute(model, architecture, modules, example.ids, [example.targets[i] for i in positions])
+    examples = examples_of(plan.sft, settings, f"{key}calibration")
+    base = scan(plan.base, examples, device, _ticks(progress, "base", len(examples)))
+    tick, sft, kept = _ticks(progress, "sft", len(examples)), [], []
+    halves, errors = [_tallies(wanted, settings), _tallies(wanted, settings)], _Errors()
+    architecture, model = architecture_of(plan.sft.config, plan.sft.key), load_model(plan.sft, device)
+    for number, example in enumerate(examples):
+        seen = trace(model, architecture, torch.tensor(example.ids, device=device))
+        sft.append(entropies(model, seen.hidden[torch.tensor(example.targets) - 1], plan.sft.key, number))
+        kept.append(largest_gaps(base[number], sft[number], settings.positions))
+        targets = [example.targets[i] for i in kept[number]]
+        found = attribute(model, architecture, modules, seen, targets, each=settings.gradient == "each")
         if not all(is_finite(scores) for scores in (*found.scores.values(), found.rebuilt)):
             raise not_finite(plan.sft.key, number)
         errors.add(found)
         for module in wanted:
             halves[number % 2][module.name].add(found.scores[module.name])
-    if errors.relative > _MAX_RECONSTRUCTION_ERROR:
-        raise InputError(
-            plan.sft.key,
-            f"a residual stream as {plan.sft.config.get('model_type')} has, rebuilt to {_MAX_RECONSTRUCTION_ERROR:.0%}",
-            f"a reconstruction error of {errors.relative:.1%} of the logits",
-            "correct its entry in rejuv_plugin/neurons/architectures.py, or use fusion alone",
-        )
+        tick(number + 1)
+    _check_reconstruction(errors, plan.sft)
     whole = {name: halves[0][name] | halves[1][name] for name in halves[0]}
+    selected = {m.name: Chosen(m.kind, m.count, _selected(m, whole, settings)) for m in wanted}
     statistics = {
         "examples": len(examples),
+        "cut": sum(example.cut for example in examples),
+        "tokens": sum(len(example.ids) for example in examples),
         "response_tokens": sum(len(example.targets) for example in examples),
         "positions": sum(map(len, kept)),
         "entropy": {"base": _means(base, kept), "sft": _means(sft, kept)},
         "reconstruction_error": errors.summary(),
         "jaccard_of_halves": _overlaps(wanted, halves, settings) if len(examples) > 1 else None,
+        "device": str(device),
         "seconds": round(time.monotonic() - began, 3),
+        "peak_memory_bytes": peak_memory(device),
     }
-    selected = {m.name: Chosen(m.kind, m.count, _selected(m, whole, settings)) for m in wanted}
     model_type = str(plan.sft.config.get("model_type"))
     return ResetSet(model_type, selected, selection_settings(settings), digests, statistics)
 
 
-def _examples(plan: Plan, settings: ResetConfig, key: str) -> list[Example]:
-    dialogues = read_dialogues(str(settings.calibration), key)
-    config = plan.sft.config
-    context = config.get("max_position_embeddings") or sys.maxsize
-    vocabulary = config.get("vocab_size") or sys.maxsize
-    examples = tokenize(dialogues, load_tokenizer(plan.sft), context, vocabulary, key, plan.sft.key)
-    tokens = sum(len(example.targets) for example in examples)
-    if tokens < settings.positions:
+def scan(
+    checkpoint: Checkpoint, examples: Sequence[Example], device: torch.device, tick: Any = lambda done: None
+) -> list[Tensor]:
+    """The entropy of a checkpoint before each target of each example: ``[len(targets)]`` float32, in nats."""
+    model, found = load_model(checkpoint, device), []
+    for number, example in enumerate(examples):
+        with torch.inference_mode():
+            ids = torch.tensor([example.ids], device=device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        found.append(entropies(model, hidden[torch.tensor(example.targets) - 1], checkpoint.key, number))
+        tick(number + 1)
+    return found
+
+
+def _ticks(progress: Progress | None, phase: str, total: int) -> Any:
+    return (lambda done: progress(phase, done, total)) if progress else (lambda done: None)
+
+
+def _check_reconstruction(errors: "_Errors", sft: Checkpoint) -> None:
+    if errors.relative > _MAX_RECONSTRUCTION_ERROR:
         raise InputError(
-            key, f"at least {settings.positions} response tokens, the positions to keep", f"{tokens}", "give more data"
+            sft.key,
+            f"a residual stream as {sft.config.get('model_type')} has, rebuilt to {_MAX_RECONSTRUCTION_ERROR:.0%}",
+            f"a reconstruction error of {errors.relative:.1%} of the logits",
+            "correct its entry in rejuv_plugin/neurons/architectures.py, or use fusion alone",
         )
-    return examples
 
 
 def _tallies(modules: Iterable[Module], settings: ResetConfig) -> dict[str, Tally]:
@@ -144,7 +166,7 @@ def _tallies(modules: Iterable[Module], settings: ResetConfig) -> dict[str, Tall
 
 
 def _selected(module: Module, tallies: Mapping[str, Tally], settings: ResetConfig) -> tuple[int, ...]:
-    return select(tallies[module.name], settings.rule, settings.select, settings.seed, module.name)
+    return select(tallies[module.name], settings.rule, settings.select, settings.seed, module.name, settings.cap)
 
 
 def _overlaps(

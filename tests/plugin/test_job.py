@@ -55,7 +55,7 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({"base_path": "b", "alpha": 0.5}, {}, "rejuvenation.alpha", "unknown key"),
         ({"base_path": "b", "reset": {"ratio": 1.5}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
         ({"base_path": "b", "reset": {"ratio": True}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
-        ({"base_path": "b", "reset": {"ratio": 0.01}}, {}, "rejuvenation.reset.calibration", "parquet or jsonl"),
+        ({"base_path": "b", "reset": {"calibration": "c"}}, {}, "rejuvenation.reset.ratio", "above 0"),
         ({"base_path": "b", "reset": {"omega": -1}}, {}, "rejuvenation.reset.omega", "[0, 1]"),
         ({"base_path": "b", "reset": {"positions": 1.5}}, {}, "rejuvenation.reset.positions", "int"),
         ({"base_path": "b", "reset": {"rule": "both"}}, {}, "rejuvenation.reset.rule", "union"),

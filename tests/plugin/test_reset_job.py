@@ -1,22 +1,33 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The reset in a verl job, up to where the workers would start: no Ray."""
+"""The reset in a verl job, up to where the workers would start: real Ray, no trainer."""
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import tiny
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from rejuv_plugin.config import defaults
+from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import disk_mode
 from rejuv_plugin.integrations.verl.driver_check import checked
 from rejuv_plugin.integrations.verl.job import job_of
 from rejuv_plugin.neurons.reset_set import from_json
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture
@@ -24,6 +35,7 @@ def root(tmp_path: Path) -> Path:
     base = tiny.save_base(tmp_path / "base")
     tiny.save_sft(tmp_path / "sft", base, scale=0.05)
     rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
+    tiny.save_data(tmp_path, train=8)
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -34,6 +46,11 @@ def config_of(root: Path, **reset: Any) -> Any:
     return OmegaConf.create(
         {
             "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "resume_mode": "disable"},
+            "data": {
+                "train_files": [str(root / "train.parquet")],
+                "prompt_key": "prompt",
+                "max_response_length": 400,
+            },
             "algorithm": {"use_kl_in_reward": False},
             "actor_rollout_ref": {
                 "model": {"path": str(root / "sft"), "external_lib": None, "lora_rank": 0},
@@ -58,7 +75,14 @@ def test_the_job_trains_from_the_reset_checkpoint(root: Path, capsys: pytest.Cap
     assert outcome.metrics["training/rejuvenation/reset_share"] == manifest["reset"]["share"] > 0.05
     assert outcome.metrics["training/rejuvenation/omega"] == 1.0
     assert outcome.metrics["training/rejuvenation/reset_neurons"] == manifest["reset"]["neurons"]
-    assert f"reset of {manifest['reset']['neurons']:,} neurons" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"reset of {manifest['reset']['neurons']:,} neurons" in shown
+    assert "token entropy on the calibration data" in shown
+    entropy = {side: outcome.metrics[f"training/rejuvenation/entropy_{side}"] for side in ("base", "sft", "start")}
+    assert all(value > 0 for value in entropy.values())
+    assert len(set(entropy.values())) == 3
+    # The models were in a process that is gone.
+    assert not any(type(o).__name__ == "Qwen2ForCausalLM" for o in gc.get_objects())
     (file,) = (root / "run" / "rejuvenated").glob("reset-set-*.json")
     chosen = from_json(json.loads(file.read_text()), "set")
     module = "model.layers.1.self_attn.k_proj"
@@ -74,6 +98,26 @@ def test_the_job_trains_from_the_reset_checkpoint(root: Path, capsys: pytest.Cap
     reused = config_of(root, set_path=str(file))
     applied(reused)
     assert reused.actor_rollout_ref.model.path == str(made)
+
+
+def test_without_calibration_data_the_sft_model_answers_prompts_of_the_training_set(root: Path) -> None:
+    config = config_of(root, ratio=0.05, examples=5, positions=2)
+    outcome = applied(config)
+    (file,) = (root / "run" / "rejuvenated").glob("calibration-*.jsonl")
+    assert 0 < len(file.read_text().splitlines()) <= 5
+    assert outcome.metrics["training/rejuvenation/reset_share"] > 0.05
+    # The input of the cache's key is the answers' content: the file by hand gives the same checkpoint.
+    by_hand = config_of(root, ratio=0.05, positions=2, calibration=str(file))
+    applied(by_hand)
+    assert by_hand.actor_rollout_ref.model.path == config.actor_rollout_ref.model.path
+
+
+def test_what_is_wrong_in_the_task_is_one_line_here(root: Path) -> None:
+    (root / "data.jsonl").write_text(json.dumps({"prompt": "1", "response": "2"}) + "\n")
+    with pytest.raises(InputError, match=r"^rejuvenation.reset.calibration: expected at least 50 response tokens"):
+        applied(config_of(root, ratio=0.05, calibration=str(root / "data.jsonl"), positions=50))
+    with pytest.raises(InputError, match=r"^rejuvenation.reset.device: expected a GPU in the Ray cluster"):
+        applied(config_of(root, ratio=0.05, calibration=str(root / "data.jsonl"), device="cuda"))
 
 
 def test_without_a_ratio_the_job_is_fusion_alone(root: Path) -> None:

@@ -13,16 +13,17 @@ from rejuv_plugin.neurons.architectures import architecture_of
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.ops.attribution import column_contributions, gradient_times_activation, rms, through_norm
 from rejuv_plugin.probe.attribute import Attribution, attribute
+from rejuv_plugin.probe.capture import trace
 
 IDS = [1, 5, 9, 30, 44, 8, 70, 3, 11, 12]
 TARGETS = [3, 4, 8]
 
 
-def attributed(model: Any, ids: Sequence[int] = IDS, targets: Sequence[int] = TARGETS) -> Attribution:
+def attributed(model: Any, targets: Sequence[int] = TARGETS, each: bool = False) -> Attribution:
     config = model.config.to_dict()
-    return attribute(
-        model, architecture_of(config, "--sft"), modules_of(config, shapes_of(model), "--sft"), ids, targets
-    )
+    architecture, modules = architecture_of(config, "--sft"), modules_of(config, shapes_of(model), "--sft")
+    seen = trace(model, architecture, torch.tensor(IDS))
+    return attribute(model, architecture, modules, seen, targets, each=each)
 
 
 def logits_before_the_cap(model: Any, targets: Sequence[int] = TARGETS) -> torch.Tensor:
@@ -49,7 +50,7 @@ def test_a_wrong_map_shows_in_the_reconstruction(variant: str) -> None:
     modules = modules_of(model.config.to_dict(), shapes_of(model), "--sft")
     architecture = architecture_of(model.config.to_dict(), "--sft")
     without_one = [m for m in modules if m.path != modules[-1].path]
-    found = attribute(model, architecture, without_one, IDS, TARGETS)
+    found = attribute(model, architecture, without_one, trace(model, architecture, torch.tensor(IDS)), TARGETS)
     assert (found.rebuilt - found.logits).abs().max() > 0.01 * found.logits.abs().max()
 
 
@@ -177,3 +178,13 @@ def test_a_later_target_does_not_reach_back_into_columns() -> None:
     assert not torch.allclose(
         one.scores["model.layers.0.self_attn.v_proj"][0], many.scores["model.layers.0.self_attn.v_proj"][0]
     )
+
+
+@pytest.mark.parametrize("variant", ["qwen2", "gemma3", "phi3", "qwen3-moe"])
+def test_each_kept_logit_alone_is_what_it_would_be_if_it_were_the_only_one(variant: str) -> None:
+    model = make(variant)
+    together = attributed(model, targets=[4, 9], each=True)
+    alone = [attributed(model, targets=[target]) for target in (4, 9)]
+    for name, scores in together.scores.items():
+        expected = torch.cat([found.scores[name] for found in alone])
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)

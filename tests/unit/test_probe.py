@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from architectures import make
+from architectures import make, shapes_of
 from checkpoints import edit_json, set_weights, snapshot, weights
 from transformers import AutoModelForCausalLM
 
@@ -18,15 +18,18 @@ from rejuv_plugin.checkpoint.layout import read_checkpoint
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
+from rejuv_plugin.neurons.architectures import STANDARD
+from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import ResetSet
 from rejuv_plugin.ops.distribution import entropy
 from rejuv_plugin.probe import cache, entropy_scan
 from rejuv_plugin.probe import measure as probe_measure
 from rejuv_plugin.probe.attribute import attribute
+from rejuv_plugin.probe.capture import trace
 from rejuv_plugin.probe.dialogue import Example
-from rejuv_plugin.probe.entropy_scan import entropies, largest_gaps
+from rejuv_plugin.probe.entropy_scan import largest_gaps
 from rejuv_plugin.probe.load import load_model
-from rejuv_plugin.probe.measure import measure
+from rejuv_plugin.probe.measure import measure, scan
 
 ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}, I think"} for a in range(2) for b in range(3)]
 
@@ -67,12 +70,13 @@ def test_the_scan_is_the_models_own_entropy_however_it_is_cut(pair: Path, monkey
     logits = model(ids[None]).logits[0].double()
     expected = torch.distributions.Categorical(logits=logits).entropy()
     example = Example(tuple(ids.tolist()), (3, 4, 19))
-    (whole,) = entropies(model, [example], "--sft")
+    (whole,) = scan(read_checkpoint(str(pair / "sft"), "--sft"), [example], torch.device("cpu"))
     torch.testing.assert_close(whole.double(), expected[[2, 3, 18]], rtol=1e-5, atol=1e-6)
     widths = []
     monkeypatch.setattr(entropy_scan, "_LOGITS", 2 * logits.shape[1])
     monkeypatch.setattr(entropy_scan, "entropy", lambda x: widths.append(len(x)) or entropy(x))
-    torch.testing.assert_close(entropies(model, [example], "--sft")[0], whole)
+    (cut,) = scan(read_checkpoint(str(pair / "sft"), "--sft"), [example], torch.device("cpu"))
+    torch.testing.assert_close(cut, whole)
     assert widths == [2, 1]
 
 
@@ -85,9 +89,6 @@ def test_the_largest_gaps() -> None:
 
 def test_a_set_is_the_union_of_what_the_parts_say(pair: Path) -> None:
     """Once more by hand, from transformers' own models and sorted lists."""
-    from rejuv_plugin.neurons.architectures import STANDARD
-    from rejuv_plugin.neurons.modules import modules_of
-
     found = measured(pair)
     tokenizer = tiny.tokenizer()
     base, sft = (
@@ -106,7 +107,7 @@ def test_a_set_is_the_union_of_what_the_parts_say(pair: Path) -> None:
             for t in targets:
                 gaps[t] = gaps.get(t, 0.0) - sign * float((log_p[t - 1].exp() * log_p[t - 1]).sum())
         kept = sorted(sorted(targets, key=lambda t: -abs(gaps[t]))[:2])
-        scores = attribute(sft, STANDARD, modules, after, kept).scores
+        scores = attribute(sft, STANDARD, modules, trace(sft, STANDARD, torch.tensor(after)), kept).scores
         for m in modules:
             count = -(-m.count * 5 // 100)
             for position in scores[m.name]:
@@ -170,13 +171,14 @@ def test_a_cap_on_attention_logits_is_kept(tmp_path: Path) -> None:
     make("gemma2", attn_logit_softcapping=0.1).save_pretrained(tmp_path)
     own = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
     ids = torch.tensor([[5, 6, 7, 8, 9]])
-    torch.testing.assert_close(load_model(read_checkpoint(str(tmp_path), "--sft"))(ids).logits, own(ids).logits)
+    torch.testing.assert_close(
+        load_model(read_checkpoint(str(tmp_path), "--sft"), torch.device("cpu"))(ids).logits, own(ids).logits
+    )
 
 
 def test_scores_that_are_not_finite_are_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_nan("sft")(own)
-    flat = lambda model, examples, key: [torch.zeros(len(e.targets)) for e in examples]  # noqa: E731
-    monkeypatch.setattr(probe_measure, "entropies", flat)
+    monkeypatch.setattr(probe_measure, "entropies", lambda model, hidden, key, number: torch.zeros(len(hidden)))
     with pytest.raises(InputError, match=r"^--sft: .*NaN or infinity in example 0"):
         measured(own)
 
@@ -227,9 +229,14 @@ def test_sets_are_shown_and_compared(own: Path, capsys: pytest.CaptureFixture) -
     for name, ratio in (("small.json", 0.05), ("large.json", 0.2)):
         reset_file.save(measured(own, ratio=ratio), Path(name))
     assert command("reset-set", "small.json") == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 14
-    assert shown[0].endswith("%  model.layers.0.self_attn.q_proj")
+    shown = capsys.readouterr().out
+    small = json.loads(Path("small.json").read_text())
+    assert f"{sum(len(m['indices']) for m in small['modules'].values()):,} neurons" in shown
+    for said in ("model.layers.1", "down_proj", "token entropy (nats): base ", "Jaccard of the sets", "peak memory"):
+        assert said in shown
+    assert command("reset-set", "small.json", "--json") == 0
+    share = json.loads(capsys.readouterr().out)["shares"]["model.layers.1"]["down_proj"]
+    assert share == len(small["modules"]["model.layers.1.mlp.down_proj"]["indices"]) / 64
     assert command("reset-set", "small.json", "large.json") == 0
     compared = capsys.readouterr().out.splitlines()
     assert len(compared) == 14
@@ -265,8 +272,13 @@ BAD = [
     (("--rule", "mean"), "--rule", "union or aggregate"),
     (("--select", "worst"), "--select", "top or bottom or random"),
     (("--ranking", "both"), "--ranking", "absolute or signed"),
-    (("--reset-ratio", "0.01"), "--calibration", "neither"),
-    (("--calibration", "data.jsonl"), "--reset-ratio", "neither"),
+    (("--reset-ratio", "0.01"), "--calibration", "rejuv calibrate"),
+    (("--calibration", "data.jsonl"), "--reset-ratio", "above 0"),
+    ((*RESET, "--cap", "1.1"), "--cap", "[0, 1]"),
+    ((*RESET, "--max-tokens", "0"), "--max-tokens", "above 0"),
+    ((*RESET, "--gradient", "both"), "--gradient", "sum or each"),
+    ((*RESET, "--device", "tpu"), "--device", "auto or cpu or cuda"),
+    ((*RESET, "--device", "cuda"), "--device", "a GPU that torch can use"),
     ((*RESET, "--reset-set", "s.json"), "--reset-set", "drop one"),
     (("--reset-set", "gone.json"), "--reset-set", "No such file"),
     (("--save-reset-set", "s.json"), "--save-reset-set", "above 0"),
@@ -358,16 +370,92 @@ def test_a_residual_stream_that_is_not_as_the_map_says(own: Path, monkeypatch: p
 def test_a_set_is_measured_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_fusion("base", "sft", FusionConfig())
     settings = ResetConfig(ratio=0.05, positions=2, calibration="data.jsonl")
-    first = cache.measured_once(plan, settings, "cache")
+    once = lambda plan, settings: cache.found_once(plan, settings, "cache").chosen  # noqa: E731
+    first = once(plan, settings)
     calls: list[float] = []
     monkeypatch.setattr(cache, "measure", lambda *a: calls.append(a[1].ratio) or measure(*a))
-    assert cache.measured_once(plan, settings, "cache") == first
+    assert once(plan, settings) == first
     # How far the neurons are reset, and which fusion they are reset in, are not the set's business.
     other = ResetConfig(ratio=0.05, positions=2, calibration="data.jsonl", omega=0.5)
-    assert cache.measured_once(plan_fusion("base", "sft", FusionConfig(0.4)), other, "cache") == first
+    assert once(plan_fusion("base", "sft", FusionConfig(0.4)), other) == first
     assert calls == []
-    assert cache.measured_once(plan, ResetConfig(ratio=0.1, positions=2, calibration="data.jsonl"), "cache") != first
+    assert once(plan, ResetConfig(ratio=0.1, positions=2, calibration="data.jsonl")) != first
     with (own / "data.jsonl").open("a") as file:
         file.write(json.dumps(ROWS[0]) + "\n")
-    cache.measured_once(plan, settings, "cache")
+    once(plan, settings)
     assert calls == [0.1, 0.05]
+
+
+# What a set costs and how it is bounded
+
+
+def test_a_cap_keeps_the_neurons_most_positions_voted_for(pair: Path) -> None:
+    whole, capped = measured(pair), measured(pair, cap=0.1)
+    assert any(len(c.indices) > 7 for c in whole.modules.values())
+    for name, c in capped.modules.items():
+        assert len(c.indices) <= -(-c.count // 10)
+        assert set(c.indices) <= set(whole.modules[name].indices)
+
+
+def test_long_dialogues_are_cut(pair: Path) -> None:
+    whole, cut = measured(pair), measured(pair, max_tokens=18)
+    assert whole.statistics["cut"] == 0
+    assert 0 < cut.statistics["cut"] <= len(ROWS)
+    assert cut.statistics["tokens"] <= 18 * len(ROWS) < whole.statistics["tokens"]
+    assert cut.statistics["response_tokens"] < whole.statistics["response_tokens"]
+
+
+def test_progress_is_by_example_and_ends_at_all(pair: Path) -> None:
+    plan, seen = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig()), []
+    settings = ResetConfig(ratio=0.05, calibration=str(pair / "data.jsonl"))
+    measure(plan, settings, read_inputs(plan), "--", lambda *step: seen.append(step))
+    assert seen == [(phase, i + 1, len(ROWS)) for phase in ("base", "sft") for i in range(len(ROWS))]
+
+
+def test_a_graph_of_one_layer_at_a_time(pair: Path) -> None:
+    """What is alive during the backward pass does not grow with the number of layers."""
+    saved: dict[int, int] = {}
+    for layers in (2, 8):
+        model = make("llama", num_hidden_layers=layers)
+        modules = modules_of(model.config.to_dict(), shapes_of(model), "--sft")
+        seen, alive, peak = trace(model, STANDARD, torch.arange(3, 43)), 0, 0
+
+        class Counted:
+            def __init__(self, tensor: torch.Tensor) -> None:
+                nonlocal alive, peak
+                self.tensor = tensor
+                alive += tensor.numel()
+                peak = max(peak, alive)
+
+            def __del__(self) -> None:
+                nonlocal alive
+                alive -= self.tensor.numel()
+
+        with torch.autograd.graph.saved_tensors_hooks(Counted, lambda counted: counted.tensor):
+            attribute(model, STANDARD, modules, seen, [10, 20])
+        saved[layers] = peak
+    assert saved[8] <= 1.2 * saved[2] > 0
+
+
+def test_the_picture(own: Path, capsys: pytest.CaptureFixture) -> None:
+    reset_file.save(measured(own), Path("s.json"))
+    assert command("reset-set", "s.json", "--picture", "p/heat.png") == 0
+    assert (own / "p" / "heat.png").read_bytes().startswith(b"\x89PNG")
+    assert command("reset-set", "s.json", "--picture", "p/heat.png") == 2
+    assert "--picture: expected a file that does not exist" in capsys.readouterr().err
+
+
+def test_the_entropy_before_and_after(own: Path, capsys: pytest.CaptureFixture) -> None:
+    assert rejuv(*RESET, "--json") == 0
+    entropy = json.loads(capsys.readouterr().out)["entropy"]
+    example = tiny.tokenizer()("<|im_start|>user\n0+0=<|im_end|>\n<|im_start|>assistant\n0, I think<|im_end|>\n")
+    assert len(example["input_ids"]) > 20
+    for side, directory in (("base", "base"), ("sft", "sft"), ("output", "out")):
+        model, means, count = AutoModelForCausalLM.from_pretrained(own / directory).eval(), 0.0, 0
+        for row in ROWS:
+            prompt = f"<|im_start|>user\n{row['prompt']}<|im_end|>\n<|im_start|>assistant\n"
+            before, after = (tiny.tokenizer()(t)["input_ids"] for t in (prompt, f"{prompt}{row['response']}<|im_end|>"))
+            logits = model(torch.tensor([after])).logits[0, len(before) - 1 : -1].detach()
+            means += float(torch.distributions.Categorical(logits=logits).entropy().sum())
+            count += len(after) - len(before)
+        assert entropy[side] == pytest.approx(means / count, rel=1e-4), side

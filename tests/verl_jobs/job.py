@@ -88,6 +88,8 @@ class Job:
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",
+            # On two busy cores a worker's imports can take longer than the minute that Ray gives it.
+            "RAY_worker_register_timeout_seconds": "300",
             "TQ_LOGGING_LEVEL": "WARN",
             "PYTHONUNBUFFERED": "1",
             "HYDRA_FULL_ERROR": "0",

@@ -12,9 +12,9 @@ from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, materialise, plan_fusion, plan_reset, reset_file
-from ...probe.cache import measured_once
+from ...probe.cache import Found, entropy_once, found_once
 from ...probe.measure import check_inputs
-from . import run_record, tripwire
+from . import probe_task, run_record, tripwire
 from .job import MODEL_PATH, Job
 from .progress_lines import ProgressLines
 
@@ -52,6 +52,8 @@ def plan_of(job: Job) -> Plan:
         return plan_reset(plan, reset_file.load(reset.set_path, _SET_KEY), reset.omega, _SET_KEY)
     if reset.wanted:
         check_inputs(plan, reset, _RESET_KEY)
+        if not reset.calibration:
+            job.prompts.check()
     return plan
 
 
@@ -64,11 +66,10 @@ def apply(job: Job, config: Any) -> Outcome:
     Raises:
         InputError: bad input, or a resumed run that started from another checkpoint.
     """
-    plan, reset = plan_of(job), job.settings.reset
-    if reset.ratio:
-        # Here, in the trainer's process and on the CPU, before any worker takes memory.
-        found = measured_once(plan, reset, job.cache_dir, progress=ProgressLines())
-        plan = plan_reset(plan, found, reset.omega, f"{_RESET_KEY}calibration")
+    plan, found = plan_of(job), None
+    if job.settings.reset.ratio:
+        found = _find_neurons(plan, job)
+        plan = plan_reset(plan, found.chosen, job.settings.reset.omega, f"{_RESET_KEY}calibration")
     result = materialise(
         plan,
         job.cache_dir,
@@ -78,8 +79,31 @@ def apply(job: Job, config: Any) -> Outcome:
     )
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
-    _print_summary(job, result, need_reference_policy(config))
-    return Outcome(result.manifest["key"], job.settings.ref, _metrics(job, result))
+    entropy = _entropies(found, result, job) if found else {}
+    _print_summary(job, result, entropy, need_reference_policy(config))
+    return Outcome(result.manifest["key"], job.settings.ref, _metrics(job, result, entropy))
+
+
+def _find_neurons(plan: Plan, job: Job) -> Found:
+    settings = probe_task.placed(job.settings.reset, f"{_RESET_KEY}device")
+    return probe_task.run(
+        found_once, plan, settings, job.cache_dir, job.prompts, progress=ProgressLines(), device=settings.device
+    )
+
+
+def _entropies(found: Found, result: Materialised, job: Job) -> dict[str, float]:
+    """Mean token entropy in nats on the calibration data: of the base, the SFT checkpoint and the start of RL."""
+    start = probe_task.run(
+        entropy_once,
+        result.path,
+        found.settings,
+        job.cache_dir,
+        key=_RESET_KEY,
+        cache_key="rejuvenation.cache_dir",
+        device=found.settings.device,
+    )
+    before = {side: values["mean"] for side, values in found.chosen.statistics["entropy"].items()}
+    return before | {"start": start}
 
 
 def _point_at(path: str, job: Job, config: Any) -> None:
@@ -91,7 +115,7 @@ def _point_at(path: str, job: Job, config: Any) -> None:
             config.critic.model.path = path
 
 
-def _metrics(job: Job, result: Materialised) -> dict[str, float]:
+def _metrics(job: Job, result: Materialised, entropy: dict[str, float]) -> dict[str, float]:
     drift = result.manifest["drift_from_base"]
     metrics = {
         "training/rejuvenation/alpha": job.settings.fusion.alpha,
@@ -107,15 +131,19 @@ def _metrics(job: Job, result: Materialised) -> dict[str, float]:
             "training/rejuvenation/reset_share": reset["share"],
             "training/rejuvenation/reset_neurons": reset["neurons"],
         }
+    metrics |= {f"training/rejuvenation/entropy_{side}": value for side, value in entropy.items()}
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def _print_summary(job: Job, result: Materialised, has_reference: bool) -> None:
+def _print_summary(job: Job, result: Materialised, entropy: dict[str, float], has_reference: bool) -> None:
     drift = result.manifest["drift_from_base"]
     reset = result.manifest.get("reset")
     neurons = (
         f"  reset of {reset['neurons']:,} neurons ({reset['share']:.2%}), omega {reset['omega']:g}\n" if reset else ""
     )
+    if entropy:
+        sides = "{base:.3f} base, {sft:.3f} SFT, {start:.3f} start of RL".format(**entropy)
+        neurons += f"  token entropy on the calibration data (nats): {sides}\n"
     how = "found in the cache" if result.cached else "made"
     reference = job.settings.ref if has_reference else "none in this job"
     critic = "rejuvenated" if job.settings.critic else "its own path"

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ...config import RejuvenationConfig, from_mapping
 from ...errors import InputError
+from ...probe.calibration import Prompts
 
 MODEL_PATH = "actor_rollout_ref.model.path"
 
@@ -22,6 +23,8 @@ class Job:
     sft_path: str
     """The user's own ``actor_rollout_ref.model.path``."""
     cache_dir: str
+    prompts: Prompts
+    """The job's own RL data, to calibrate on when the user gives none."""
 
 
 def job_of(config: Any) -> Job | None:
@@ -42,7 +45,17 @@ def job_of(config: Any) -> Job | None:
         raise InputError(MODEL_PATH, "the SFT checkpoint", repr(sft_path), f"set {MODEL_PATH} as without the plugin")
     _refuse_what_disk_mode_cannot_do(config, settings)
     cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
-    return Job(settings, os.path.expanduser(str(sft_path)), os.path.abspath(os.path.expanduser(cache_dir)))
+    cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
+    return Job(settings, os.path.expanduser(str(sft_path)), cache_dir, _prompts(config))
+
+
+def _prompts(config: Any) -> Prompts:
+    data = OmegaConf.select(config, "data") or {}
+    files = data.get("train_files") or ()
+    files = (files,) if isinstance(files, str) else tuple(map(str, files))
+    return Prompts(
+        files, data.get("prompt_key") or "prompt", data.get("max_response_length") or 512, "data.train_files"
+    )
 
 
 def _refuse_what_disk_mode_cannot_do(config: Any, settings: RejuvenationConfig) -> None:

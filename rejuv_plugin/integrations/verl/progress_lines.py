@@ -4,11 +4,13 @@
 
 import time
 
+from ...checkpoint.digest import BYTE_PHASES
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressLines:
-    """Called with ``(phase, bytes done, bytes in all)``; prints rate and time left for work that takes a while."""
+    """Called with ``(phase, done, in all)``, of bytes or examples; prints a rate and the time left now and then."""
 
     def __init__(self) -> None:
         self._phase, self._began, self._printed = "", 0.0, 0.0
@@ -22,7 +24,9 @@ class ProgressLines:
         self._printed = now
         rate = done / (now - self._began)
         left = (total - done) / rate if rate else float("inf")
-        print(
-            f"rejuvenation: {phase} {done / 1e9:.1f} of {total / 1e9:.1f} GB, {rate / 1e9:.2f} GB/s, {left:.0f} s left",
-            flush=True,
+        counted = (
+            f"{done / 1e9:.1f} of {total / 1e9:.1f} GB, {rate / 1e9:.2f} GB/s"
+            if phase in BYTE_PHASES
+            else f"{done} of {total} examples"
         )
+        print(f"rejuvenation: {phase} {counted}, {left:.0f} s left", flush=True)

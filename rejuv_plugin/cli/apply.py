@@ -1,61 +1,22 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The console command ``rejuv``: parse, call, print.
-
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 1 anything else.
-"""
+"""``rejuv apply``: one rejuvenated checkpoint."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from . import __version__
-from .config import FusionConfig, ResetConfig
-from .errors import InputError
+from ..config import FusionConfig, ResetConfig
+from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .checkpoint import Plan
+    from ..checkpoint import Plan
 
 Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
-# Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
-app = typer.Typer(
-    help="Rejuvenate over-trained SFT checkpoints before RL (arXiv 2606.09932).",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the console command and exit."""
-    try:
-        app(args=argv, prog_name="rejuv")
-    except InputError as error:
-        print(f"rejuv: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"rejuv {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
 def apply(
     base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
     sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
@@ -76,10 +37,17 @@ def apply(
     positions: Annotated[
         int, typer.Option(help="Response positions kept for each example, where SFT moved the entropy most.")
     ] = ResetConfig.positions,
+    max_tokens: Annotated[
+        int, typer.Option(help="Longer calibration dialogues are cut here.")
+    ] = ResetConfig.max_tokens,
+    gradient: Annotated[
+        str, typer.Option(help="Score rows by the gradient of the sum of an example's kept logits, or of each alone.")
+    ] = ResetConfig.gradient,
     rule: Annotated[
         str,
         typer.Option(help="union of the top neurons at each position (the paper), or aggregate: of the mean score."),
     ] = ResetConfig.rule,
+    cap: Annotated[float, typer.Option(help="Largest share of a module that may be reset.")] = ResetConfig.cap,
     select: Annotated[str, typer.Option(help="top; or a control of equal size: bottom, random.")] = ResetConfig.select,
     ranking: Annotated[str, typer.Option(help="Rank scores by absolute or signed value.")] = ResetConfig.ranking,
     include: Annotated[
@@ -87,6 +55,9 @@ def apply(
     ] = ResetConfig.include,
     exclude: Annotated[str, typer.Option(help="Modules to leave out.")] = ResetConfig.exclude,
     seed: Annotated[int, typer.Option(help="Of --select random.")] = ResetConfig.seed,
+    device: Annotated[
+        str, typer.Option(help="Where the models run while neurons are found: cpu, cuda, or auto: a GPU if there is.")
+    ] = ResetConfig.device,
     reset_set: Annotated[
         str | None, typer.Option(help="Use the neurons of this file, in place of --reset-ratio and --calibration.")
     ] = ResetConfig.set_path,
@@ -108,7 +79,7 @@ def apply(
     loaded.
 
     With --reset-ratio and --calibration, the neurons that carry what SFT changed most (measured with both models on the
-    calibration data, on the CPU) go back to the base: rows of q, k, v, gate, up, columns of o, down. A dry run checks
+    calibration data, in float32) go back to the base: rows of q, k, v, gate, up, columns of o, down. A dry run checks
     all inputs but does not run the models.
 
     Examples:
@@ -129,21 +100,29 @@ def apply(
         ratio=reset_ratio,
         omega=omega,
         calibration=calibration,
+        max_tokens=max_tokens,
         positions=positions,
+        gradient=gradient,
         rule=rule,
+        cap=cap,
         select=select,
         ranking=ranking,
         include=include,
         exclude=exclude,
         seed=seed,
+        device=device,
         set_path=reset_set,
     )
+    if reset.ratio and not calibration:
+        raise InputError(
+            "--calibration", "prompts and responses, with --reset-ratio", "none", "make some with rejuv calibrate"
+        )
     if save_reset_set and not reset.ratio:
         raise InputError("--save-reset-set", "a reset ratio above 0", "0", "add --reset-ratio 0.01 --calibration FILE")
     # Imported late: torch takes seconds, and --help must not wait for it.
-    from . import checkpoint
-    from .checkpoint import reset_file
-    from .checkpoint.target import check_output
+    from .. import checkpoint
+    from ..checkpoint import reset_file
+    from ..checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
     if dry_run:
@@ -155,7 +134,7 @@ def apply(
     if reset.set_path:
         plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")
     elif reset.wanted:
-        from .probe.measure import check_inputs
+        from ..probe.measure import check_inputs
 
         check_inputs(plan, reset, "--")
     if dry_run:
@@ -164,53 +143,31 @@ def apply(
     with checkpoint.bars() as progress:
         inputs = checkpoint.read_inputs(plan, progress=progress)
         if reset.ratio:
-            from .probe.measure import measure
+            from ..probe.measure import measure
 
-            found = measure(plan, reset, inputs, "--")
+            found = measure(plan, reset, inputs, "--", progress)
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
         manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress)
     if save_reset_set and plan.reset:
         reset_file.save(plan.reset.chosen, save_reset_set)
+    entropy = _entropies(plan, reset, output) if reset.ratio else {}
     if as_json:
-        print(json.dumps(manifest, indent=2))
+        print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
-        print(_summary(manifest, output))
+        print(_summary(manifest, entropy, output))
 
 
-@app.command("reset-set")
-def reset_set(
-    file: Annotated[Path, typer.Argument(help="Reset set, from rejuv apply --save-reset-set.")],
-    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
-) -> None:
-    """Show which share of each module a reset set takes, or how two sets differ."""
-    from .checkpoint import reset_file
-    from .neurons.reset_set import difference, shares
+def _entropies(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, float]:
+    """Mean token entropy in nats on the calibration data, before and after."""
+    from ..probe.cache import entropy_of
 
-    ours = reset_file.load(file, "FILE")
-    if other is None:
-        for name, share in shares(ours).items():
-            print(f"{share:8.2%}  {name}")
-        return
-    for name, found in difference(ours, reset_file.load(other, "OTHER")).items():
-        only = f"{len(found['only_ours'])} only in {file}, {len(found['only_theirs'])} only in {other}"
-        print(f"Jaccard {found['jaccard']:.3f}  {name}: {only}")
-
-
-@app.command()
-def status() -> None:
-    """Say whether verl, in this environment, loads the plugin; run it where your workers run.
-
-    Exit code 0 when it does, 1 when it does not.
-    """
-    from .integrations.verl.status import report
-
-    lines, loaded = report()
-    print("\n".join(lines))
-    raise typer.Exit(0 if loaded else 1)
+    assert plan.reset is not None
+    before = {side: values["mean"] for side, values in plan.reset.chosen.statistics["entropy"].items()}
+    return before | {"output": entropy_of(output, reset, key="--", start_key="--output")}
 
 
 # Where an option is not named like its field.
-_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set"}
+_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set", "max_tokens": "max-tokens"}
 
 
 def _as_options(settings: type[Settings], **values: Any) -> Settings:
@@ -260,15 +217,16 @@ def _print_plan(record: dict[str, Any], as_json: bool) -> None:
     Console().print(table)
 
 
-def _summary(manifest: dict[str, Any], output: Path) -> str:
+def _summary(manifest: dict[str, Any], entropy: dict[str, float], output: Path) -> str:
     drift = manifest["drift_from_base"]
     sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
     moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
     reset = manifest.get("reset")
     how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
+    sure = "; token entropy {base:.3f} base, {sft:.3f} SFT, {output:.3f} output" if entropy else ""
     return (
         f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
         f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
-        f"from base {moved}, {manifest['seconds']} s. Written to {output}; where it comes from: "
-        f"{output / 'rejuvenation.json'}"
+        f"from base {moved}{sure.format(**entropy)}, {manifest['seconds']} s. Written to {output}; "
+        f"where it comes from: {output / 'rejuvenation.json'}"
     )

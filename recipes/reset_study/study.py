@@ -1,0 +1,134 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run arms of the study and keep one row for each in a file: a study that was stopped goes on where it was.
+
+python study.py --seeds 2 3 4 --arms main --models OUT --rows rows.jsonl       (models: ../quickstart/make_models.py)
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from arms import ARMS, DEMONSTRATIONS, MAIN, VARIANTS, Arm
+from evaluate import evaluate, sample
+from grpo import RL, train
+from nav_task import demonstrations, eval_problems, rl_prompts
+from settings import Settings, models_dir
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset, read_inputs
+from rejuv_plugin.config import FusionConfig, ResetConfig
+from rejuv_plugin.neurons.reset_set import ResetSet, shares
+from rejuv_plugin.probe.measure import measure
+
+SETTINGS = Settings()
+
+
+def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A checkpoint in float32, and its tokenizer."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), AutoTokenizer.from_pretrained(path)
+
+
+def write_calibration(arm: Arm, models: Path, seed: int, path: Path) -> None:
+    """The arm's calibration pairs as jsonl."""
+    if arm.calibration == DEMONSTRATIONS:
+        pairs = demonstrations(SETTINGS, seed)[: arm.examples]
+    else:
+        prompts = rl_prompts(SETTINGS, seed)[: arm.examples]
+        torch.manual_seed(seed)
+        answers = sample(*load(models / arm.start), prompts, 1).texts
+        pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    path.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs))
+
+
+def make_start(arm: Arm, models: Path, seed: int, directory: Path) -> tuple[Path, ResetSet | None]:
+    """The checkpoint that RL starts from, made by the plugin's own functions, and the neurons that were reset."""
+    if arm.start != "sft64" or (arm.alpha == 1.0 and not arm.reset):
+        return models / arm.start, None
+    plan, found = plan_fusion(str(models / "base"), str(models / "sft64"), FusionConfig(arm.alpha)), None
+    if arm.reset:
+        calibration = directory / "calibration.jsonl"
+        write_calibration(arm, models, seed, calibration)
+        settings = ResetConfig(calibration=str(calibration), seed=seed, **arm.reset)
+        found = measure(plan, settings, read_inputs(plan), "--")
+        plan = plan_reset(plan, found, settings.omega, "--calibration")
+    apply(plan, directory / "start")
+    return directory / "start", found
+
+
+def measure_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, float]]:
+    """Accuracy, entropy and groups with a gradient on the held-out problems, in and out of distribution."""
+    return {
+        source: asdict(evaluate(model, tokenizer, problems)) for source, problems in eval_problems(SETTINGS).items()
+    }
+
+
+def run_arm(name: str, seed: int, models: Path, rl: RL) -> dict[str, object]:
+    """One row: an arm of one seed, before and after RL."""
+    began, arm = time.monotonic(), ARMS[name]
+    with tempfile.TemporaryDirectory() as directory:
+        path, found = make_start(arm, models, seed, Path(directory))
+        model, tokenizer = load(path)
+    before = measure_policy(model, tokenizer)
+    curve = train(model, tokenizer, SETTINGS, rl, seed)
+    return {
+        "arm": name,
+        "seed": seed,
+        "models": SETTINGS.fingerprint(),
+        "rl": asdict(rl),
+        "share_reset": shares(found, dict.fromkeys(found.modules, "all"))["all"] if found else 0.0,
+        "statistics": dict(found.statistics) if found else {},
+        "before": before,
+        "after": measure_policy(model, tokenizer),
+        "curve": curve,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def wanted(names: list[str]) -> list[str]:
+    """Arms by name; ``main`` and ``variants`` stand for groups."""
+    groups = {"main": list(MAIN), "variants": list(VARIANTS)}
+    found = [arm for name in names for arm in groups.get(name, [name])]
+    if unknown := sorted(set(found) - set(ARMS)):
+        raise SystemExit(f"--arms: expected main, variants or some of {', '.join(ARMS)}, got {', '.join(unknown)}")
+    return list(dict.fromkeys(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--arms", nargs="+", default=["main"])
+    parser.add_argument("--models", type=Path, required=True, help="the --out that make_models.py was given")
+    parser.add_argument("--rows", type=Path, required=True, help="jsonl file; rows that it has are not run again")
+    parser.add_argument("--steps", type=int, default=RL.steps)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+    arms, rl = wanted(args.arms), RL(steps=args.steps)
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    done = {(row["seed"], row["arm"]) for row in rows if row["models"] == SETTINGS.fingerprint()}
+    for seed in args.seeds:
+        models = models_dir(args.models, seed, SETTINGS)
+        for name in arms:
+            if (seed, name) in done:
+                continue
+            row = run_arm(name, seed, models, rl)
+            with args.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            inside, outside = (
+                f"{row['before'][k]['pass_at_1']:.3f} -> {row['after'][k]['pass_at_1']:.3f}" for k in row["after"]
+            )
+            print(
+                f"seed {seed} {name:15} in {inside}, out {outside}, reset {row['share_reset']:.1%}, {row['seconds']} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

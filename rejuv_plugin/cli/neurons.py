@@ -1,0 +1,128 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuv calibrate`` and ``rejuv reset-set``: data to find neurons with, and a look at those that were found."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..config import ResetConfig
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..neurons.reset_set import ResetSet
+
+
+def calibrate(
+    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
+    prompts: Annotated[list[str], typer.Option(help="RL training data, parquet or jsonl; may be given several times.")],
+    output: Annotated[Path, typer.Option(help="The jsonl file to write; must not exist.")],
+    examples: Annotated[int, typer.Option(help="Number of prompts to answer.", min=1)] = ResetConfig.examples,
+    max_response: Annotated[int, typer.Option(help="Tokens; unfinished answers are left out.", min=1)] = 1024,
+    column: Annotated[str, typer.Option(help="Column of the prompts: strings or chat messages.")] = "prompt",
+    seed: Annotated[int, typer.Option(help="Of the choice of prompts and of the sampling.")] = ResetConfig.seed,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = ResetConfig.device,
+) -> None:
+    """Make calibration data: the SFT checkpoint's own answers to prompts of the RL training set.
+
+    For rejuv apply --reset-ratio, when there are no pairs of prompts and responses at hand. One answer at temperature 1
+    to each prompt. A verl job does this by itself when it is given a reset ratio and no calibration data.
+
+    Example:
+
+        rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
+    """
+    from ..checkpoint import bars, read_checkpoint, reset_file
+    from ..probe.calibration import write_pairs
+    from ..probe.load import device_of
+    from ..probe.sample import prompts_of, sample_pairs
+
+    ResetConfig(device=device)
+    if output.suffix != ".jsonl":
+        raise InputError("--output", "a .jsonl file", str(output), "give it that suffix")
+    reset_file.check_new(output, "--output")
+    checkpoint = read_checkpoint(sft, "--sft")
+    drawn = prompts_of(prompts, column, examples, seed, "--prompts")
+    with bars() as progress:
+        target = device_of(device, "--device")
+        pairs = sample_pairs(checkpoint, drawn, max_response, seed, target, "--prompts", progress)
+    write_pairs(pairs, output)
+    print(f"{len(pairs)} answers to {len(drawn)} prompts ({len(drawn) - len(pairs)} unfinished or empty): {output}")
+
+
+def reset_set(
+    file: Annotated[Path, typer.Argument(help="Reset set, from rejuv apply --save-reset-set or a verl job's cache.")],
+    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the shares as a heat map, layers by modules, into this PNG file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known as JSON.")] = False,
+) -> None:
+    """Show which share of each module a reset set takes and what was measured, or how two sets differ."""
+    from ..checkpoint import reset_file
+    from ..neurons.reset_set import difference, grid
+
+    ours = reset_file.load(file, "FILE")
+    if picture:
+        reset_file.check_new(picture, "--picture")
+    if other is not None:
+        compared = difference(ours, reset_file.load(other, "OTHER"))
+        if as_json:
+            print(json.dumps(compared, indent=2))
+            return
+        for name, found in compared.items():
+            only = f"{len(found['only_ours'])} only in {file}, {len(found['only_theirs'])} only in {other}"
+            print(f"Jaccard {found['jaccard']:.3f}  {name}: {only}")
+        return
+    if as_json:
+        print(json.dumps(ours.to_json() | {"shares": grid(ours)}, indent=2))
+    else:
+        _show(ours)
+    if picture:
+        from ..report.heatmap import draw
+
+        draw(ours, picture)
+        print(f"picture: {picture}")
+
+
+def _show(chosen: "ResetSet") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..neurons.reset_set import grid, shares
+
+    by_layer = grid(chosen)
+    kinds = list(dict.fromkeys(kind for row in by_layer.values() for kind in row))
+    table = Table("layer", title="Share of neurons in the set")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for layer, row in by_layer.items():
+        table.add_row(layer, *(f"{row[kind]:.1%}" if kind in row else "" for kind in kinds))
+    # A log has no width of its own; a table that is folded there cannot be read.
+    console = Console()
+    Console(width=None if console.is_terminal else 200).print(table)
+    neurons = sum(len(c.indices) for c in chosen.modules.values())
+    whole = shares(chosen, dict.fromkeys(chosen.modules, "all"))["all"]
+    print(f"{neurons:,} neurons, {whole:.2%} of all scored; digest {chosen.digest[:16]}")
+    said = chosen.statistics
+    if not said:
+        return
+    entropy, error, halves = said["entropy"], said["reconstruction_error"], said["jaccard_of_halves"]
+    print(
+        f"token entropy (nats): base {entropy['base']['mean']:.3f}, SFT {entropy['sft']['mean']:.3f}; at the "
+        f"{said['positions']} kept of {said['response_tokens']} positions: base {entropy['base']['mean_kept']:.3f}, "
+        f"SFT {entropy['sft']['mean_kept']:.3f}"
+    )
+    print(
+        f"reconstruction error of the kept logits: {error['relative']:.2e} of their size, "
+        f"at most {error['max_absolute']:.2e}"
+    )
+    if halves:
+        values = sorted(halves.values())
+        print(
+            f"Jaccard of the sets of both halves of the data: median {values[len(values) // 2]:.2f}, "
+            f"lowest {values[0]:.2f}"
+        )
+    print(f"found in {said['seconds']} s on {said['device']}, peak memory {said['peak_memory_bytes'] / 2**30:.2f} GiB")

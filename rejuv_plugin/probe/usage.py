@@ -1,0 +1,22 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a probe took."""
+
+import resource
+import sys
+
+import torch
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to count anew where that can be: on a GPU. A process's peak on the CPU only grows."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak in bytes: of torch's own memory on a GPU, else of the whole process, resident, since it began."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
