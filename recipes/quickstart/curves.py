@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STYLE = {
     "over": ("#D55E00", "o"),
     "rejuvenated": ("#0072B2", "s"),
+    "reset": ("#CC79A7", "P"),
     "moderate": ("#009E73", "^"),
     "base": ("#666666", "D"),
 }

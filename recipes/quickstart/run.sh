@@ -8,7 +8,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 
-# Runs to make, in this order: over, rejuvenated, moderate, base. Alias: fusion = rejuvenated.
+# Runs to make, in this order: over, rejuvenated, reset, moderate, base. Alias: fusion = rejuvenated.
 ARMS=${ARMS:-"over rejuvenated"}
 SEED=${SEED:-0}
 STEPS=${STEPS:-40}
@@ -27,8 +27,8 @@ OUT=$(cd "$OUT" && pwd)
 ARMS=$(tr ' ,' '\n\n' <<< "$ARMS" | sed '/^$/d; s/^fusion$/rejuvenated/' | awk '!seen[$0]++')
 for arm in $ARMS; do
   case $arm in
-    over | rejuvenated | moderate | base) ;;
-    *) echo "ARMS: expected some of over, rejuvenated, moderate, base, got $arm. Fix: ARMS=\"over rejuvenated\"." >&2; exit 2 ;;
+    over | rejuvenated | reset | moderate | base) ;;
+    *) echo "ARMS: expected some of over, rejuvenated, reset, moderate, base, got $arm. Fix: ARMS=\"over rejuvenated\"." >&2; exit 2 ;;
   esac
 done
 STARTED=$SECONDS

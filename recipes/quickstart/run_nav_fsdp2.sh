@@ -8,11 +8,13 @@ set -xeuo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# over: SFT then RL. rejuvenated: the same checkpoint and command, with the plugin's flag. moderate, base: references.
+# over: SFT then RL. rejuvenated: the same checkpoint and command, with the plugin's flag. reset: with the neuron reset
+# on top. moderate, base: references.
 ARM=${ARM:-rejuvenated}
 SEED=${SEED:-0}
-# Weight of the SFT checkpoint in the fusion; used by the rejuvenated arm alone.
+# Weight of the SFT checkpoint in the fusion; share of each module's neurons that the reset takes at each position.
 ALPHA=${ALPHA:-0.5}
+RESET_RATIO=${RESET_RATIO:-0.01}
 
 OUT=${OUT:-$HERE/out}
 # A directory with base, sft4, sft64 and data, from make_models.py and make_data.py.
@@ -34,19 +36,21 @@ THREADS=${THREADS:-1}
 
 # Derived from the above
 case $ARM in
-  over | rejuvenated) START=$MODELS/sft64 ;;
+  over | rejuvenated | reset) START=$MODELS/sft64 ;;
   moderate) START=$MODELS/sft4 ;;
   base) START=$MODELS/base ;;
-  *) echo "ARM: expected over, rejuvenated, moderate or base, got $ARM" >&2; exit 2 ;;
+  *) echo "ARM: expected over, rejuvenated, reset, moderate or base, got $ARM" >&2; exit 2 ;;
 esac
 REJUVENATION=()
-if [ "$ARM" = rejuvenated ]; then
+if [ "$ARM" = rejuvenated ] || [ "$ARM" = reset ]; then
   REJUVENATION=(
     +rejuvenation=default
     rejuvenation.base_path="$MODELS/base"
     rejuvenation.fusion.alpha="$ALPHA"
   )
 fi
+# Without calibration data the plugin samples answers of the SFT checkpoint to prompts of data.train_files.
+if [ "$ARM" = reset ]; then REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO"); fi
 if [ "$PLATFORM" = cpu ]; then
   MACHINE=(
     +laptop=default

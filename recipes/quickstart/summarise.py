@@ -25,7 +25,7 @@ from rich.table import Table
 from settings import Settings
 from watch import REWARD, read_records
 
-ARMS = ("base", "moderate", "over", "rejuvenated")
+ARMS = ("base", "moderate", "over", "rejuvenated", "reset")
 
 LABELS = {"over": "SFT then RL", "moderate": "moderate SFT then RL", "base": "RL from the base"}
 
@@ -97,7 +97,8 @@ def read_arm(directory: Path) -> ArmResult:
     before_in, group = accuracy(by_step[0], "nav_in")
     shares = {step: gradient_share(directory / "validation" / f"{step}.jsonl") for step in (0, last)}
     rollouts = [directory / "rollouts" / f"{step}.jsonl" for step in range(1, last + 1)]
-    label = LABELS.get(run["arm"], f"rejuvenated (alpha {run['settings']['ALPHA']}) then RL")
+    reset = " + reset" if run["arm"] == "reset" else ""
+    label = LABELS.get(run["arm"], f"rejuvenated (alpha {run['settings']['ALPHA']}){reset} then RL")
     return ArmResult(
         arm=run["arm"],
         label=label,

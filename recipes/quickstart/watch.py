@@ -59,7 +59,9 @@ def describe_transform(records: list[dict[str, Any]]) -> str:
         if "training/rejuvenation/alpha" in data:
             before, after = data["training/rejuvenation/drift_sft"], data["training/rejuvenation/drift_start"]
             alpha = data["training/rejuvenation/alpha"]
-            return f"rejuvenated: alpha {alpha:g}, relative drift from the base {before:.3f} -> {after:.3f}"
+            said = f"rejuvenated: alpha {alpha:g}, relative drift from the base {before:.3f} -> {after:.3f}"
+            share = data.get("training/rejuvenation/reset_share")
+            return said if share is None else f"{said}, {share:.1%} of the neurons reset"
     return ""
 
 

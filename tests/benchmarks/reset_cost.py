@@ -3,12 +3,15 @@
 """What finding the neurons costs: python tests/benchmarks/reset_cost.py [hidden] [layers] [tokens] [examples] [repeats]
 
 Both passes and the tally, on loaded random Qwen2 models, against one forward and backward pass of plain transformers
-with parameter gradients over the same tokens; alternating in one process. Prints the median of the paired ratios.
+with parameter gradients over the same tokens. Time: alternating in one process, the median of the paired ratios of CPU
+seconds. Memory: the peak resident size of a process that does one or the other, with model and libraries.
 """
 
+import multiprocessing
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -17,8 +20,10 @@ from rejuv_plugin.neurons.architectures import STANDARD
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.ops.selection import Tally
 from rejuv_plugin.probe.attribute import attribute
+from rejuv_plugin.probe.capture import trace
 from rejuv_plugin.probe.dialogue import Example
 from rejuv_plugin.probe.entropy_scan import entropies, largest_gaps
+from rejuv_plugin.probe.usage import peak_memory
 
 POSITIONS, RATIO = 8, 0.01
 
@@ -37,14 +42,24 @@ def model_of(hidden: int, layers: int, seed: int) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
 
-def find_neurons(base: Qwen2ForCausalLM, sft: Qwen2ForCausalLM, examples: list[Example]) -> None:
+def scan_base(base: Qwen2ForCausalLM, examples: list[Example]) -> list[torch.Tensor]:
+    found = []
+    for example in examples:
+        with torch.inference_mode():
+            hidden = base.model(input_ids=torch.tensor([example.ids]), use_cache=False).last_hidden_state[0]
+        found.append(entropies(base, hidden[torch.tensor(example.targets) - 1], "base", 0))
+    return found
+
+
+def find_neurons(base: list[torch.Tensor], sft: Qwen2ForCausalLM, examples: list[Example]) -> None:
     shapes = {name: tuple(p.shape) for name, p in sft.named_parameters()}
     modules = modules_of(sft.config.to_dict(), shapes, "sft")
     tallies = {m.name: Tally(m.count, RATIO) for m in modules}
-    scans = entropies(base, examples, "base"), entropies(sft, examples, "sft")
-    for example, before, after in zip(examples, *scans, strict=True):
+    for example, before in zip(examples, base, strict=True):
+        seen = trace(sft, STANDARD, torch.tensor(example.ids))
+        after = entropies(sft, seen.hidden[torch.tensor(example.targets) - 1], "sft", 0)
         kept = [example.targets[i] for i in largest_gaps(before, after, POSITIONS)]
-        for name, scores in attribute(sft, STANDARD, modules, example.ids, kept).scores.items():
+        for name, scores in attribute(sft, STANDARD, modules, seen, kept).scores.items():
             tallies[name].add(scores)
 
 
@@ -57,28 +72,56 @@ def forward_and_backward(model: Qwen2ForCausalLM, examples: list[Example]) -> No
     model.requires_grad_(False)
 
 
-def seconds(call, *arguments: object) -> float:
-    began = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - began
+def examples_of(hidden: int, tokens: int, number: int) -> list[Example]:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(32 * hidden, (number, tokens), generator=generator).tolist()
+    return [Example(tuple(row), tuple(range(tokens // 2, tokens))) for row in ids]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def _peak(which: str, hidden: int, layers: int, tokens: int, number: int, result: "multiprocessing.Queue") -> None:
+    examples = examples_of(hidden, tokens, number)
+    if which == "plain":
+        forward_and_backward(model_of(hidden, layers, 1), examples)
+    else:
+        # One model at a time, as `probe.measure` does.
+        scanned = scan_base(model_of(hidden, layers, 0), examples)
+        find_neurons(scanned, model_of(hidden, layers, 1), examples)
+    result.put(peak_memory(torch.device("cpu")) / 2**20)
+
+
+def peak_mib(which: str, *sizes: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    result = context.Queue()
+    process = context.Process(target=_peak, args=(which, *sizes, result))
+    process.start()
+    process.join()
+    return result.get()
 
 
 def main() -> None:
     given = [int(a) for a in sys.argv[1:]]
     hidden, layers, tokens, number, repeats = given + [256, 8, 256, 8, 5][len(given) :]
+    examples = examples_of(hidden, tokens, number)
     base, sft = model_of(hidden, layers, 0), model_of(hidden, layers, 1)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(32 * hidden, (number, tokens), generator=generator).tolist()
-    examples = [Example(tuple(row), tuple(range(tokens // 2, tokens))) for row in ids]
     forward_and_backward(sft, examples[:1])
-    find_neurons(base, sft, examples[:1])
+    find_neurons(scan_base(base, examples[:1]), sft, examples[:1])
     ratios = []
     for _ in range(repeats):
-        plain, ours = seconds(forward_and_backward, sft, examples), seconds(find_neurons, base, sft, examples)
+        plain = seconds(lambda: forward_and_backward(sft, examples))
+        ours = seconds(lambda: find_neurons(scan_base(base, examples), sft, examples))
         ratios.append(ours / plain)
+    plain_mib, our_mib = (peak_mib(which, hidden, layers, tokens, number) for which in ("plain", "ours"))
     print(
-        f"hidden {hidden}, {layers} layers, {number} x {tokens} tokens: {statistics.median(ratios):.2f} x forward and "
-        f"backward (median of {repeats} pairs, range {min(ratios):.2f} to {max(ratios):.2f})"
+        f"hidden {hidden}, {layers} layers, {number} x {tokens} tokens, {torch.get_num_threads()} threads\n"
+        f"time   {statistics.median(ratios):.2f} x forward and backward (median of {repeats} pairs, range "
+        f"{min(ratios):.2f} to {max(ratios):.2f})\n"
+        f"memory {our_mib / plain_mib:.2f} x forward and backward ({our_mib:.0f} and {plain_mib:.0f} MiB)"
     )
 
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Does the neuron reset help beyond fusion? Arms, seeds and paired statistics on the quickstart's task, without verl.
+#   SEEDS="2 3 4 5 6" ARMS="main variants" bash recipes/reset_study/run.sh
+# Half a minute for each arm and seed on one core, and two minutes for the models of each seed. A run that was stopped
+# goes on where it was.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# The quickstart's settings were chosen on seeds 0 and 1: they have no part in this.
+SEEDS=${SEEDS:-"2 3 4 5 6"}
+# Groups (main, variants) or names of arms, see arms.py.
+ARMS=${ARMS:-"main"}
+OUT=${OUT:-$HERE/out}
+VENV=${VENV:-}
+
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+if [ -z "$VENV" ]; then
+  VENV=$OUT/.venv
+  # shellcheck source=/dev/null
+  source "$ROOT/constraints/install.sh"
+  install_pinned "$VENV" report
+fi
+# One thread: a second does not make models this small faster, and the last bits depend on it.
+export PYTHONPATH=$ROOT/recipes/quickstart OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+PATH=$VENV/bin:$PATH
+for seed in $SEEDS; do
+  python "$ROOT/recipes/quickstart/make_models.py" --seed "$seed" --out "$OUT"
+done
+# shellcheck disable=SC2086
+python "$HERE/study.py" --seeds $SEEDS --arms $ARMS --models "$OUT" --rows "$OUT/rows.jsonl"
+python "$HERE/analyse.py" "$OUT/rows.jsonl" --output "$OUT"
