@@ -4,7 +4,7 @@
 
 The algorithm is the one that the quickstart asks verl for: one on-policy step a batch, so that neither ratio nor clip
 matters; advantages divided by the group's standard deviation; a mean over tokens; AdamW, gradients clipped at 1; no KL
-term, no entropy bonus. `compare_with_verl.py` holds the two against each other.
+term, no entropy bonus.
 """
 
 import random

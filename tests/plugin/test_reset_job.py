@@ -25,7 +25,8 @@ from rejuv_plugin.neurons.reset_set import from_json
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    # As in laptop mode, Ray has GPUs by name only.
+    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -45,7 +46,12 @@ def config_of(root: Path, **reset: Any) -> Any:
     group["reset"] = group["reset"] | reset
     return OmegaConf.create(
         {
-            "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "resume_mode": "disable"},
+            "trainer": {
+                "use_v1": True,
+                "device": "cpu",
+                "default_local_dir": str(root / "run"),
+                "resume_mode": "disable",
+            },
             "data": {
                 "train_files": [str(root / "train.parquet")],
                 "prompt_key": "prompt",

@@ -85,7 +85,7 @@ def apply(job: Job, config: Any) -> Outcome:
 
 
 def _find_neurons(plan: Plan, job: Job) -> Found:
-    settings = probe_task.placed(job.settings.reset, f"{_RESET_KEY}device")
+    settings = probe_task.placed(job.settings.reset, job.trains_on, f"{_RESET_KEY}device")
     return probe_task.run(
         found_once, plan, settings, job.cache_dir, job.prompts, progress=ProgressLines(), device=settings.device
     )

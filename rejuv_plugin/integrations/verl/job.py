@@ -25,6 +25,8 @@ class Job:
     cache_dir: str
     prompts: Prompts
     """The job's own RL data, to calibrate on when the user gives none."""
+    trains_on: str
+    """verl's ``trainer.device``: ``cuda``, ``npu``, or ``cpu`` in laptop mode."""
 
 
 def job_of(config: Any) -> Job | None:
@@ -46,7 +48,13 @@ def job_of(config: Any) -> Job | None:
     _refuse_what_disk_mode_cannot_do(config, settings)
     cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
     cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
-    return Job(settings, os.path.expanduser(str(sft_path)), cache_dir, _prompts(config))
+    return Job(
+        settings,
+        os.path.expanduser(str(sft_path)),
+        cache_dir,
+        _prompts(config),
+        str(config.trainer.get("device") or "cuda"),
+    )
 
 
 def _prompts(config: Any) -> Prompts:

@@ -16,18 +16,23 @@ from ...errors import InputError
 T = TypeVar("T")
 
 
-def placed(settings: ResetConfig, key: str) -> ResetConfig:
-    """The settings with ``auto`` decided: ``cuda`` if the cluster has a GPU.
+def placed(settings: ResetConfig, trains_on: str, key: str) -> ResetConfig:
+    """The settings with ``auto`` decided: ``cuda`` if the job trains on GPUs and the cluster has one.
+
+    Args:
+        settings: with ``device``.
+        trains_on: verl's ``trainer.device``. Ray's count alone would not do: in laptop mode it has GPUs by name only.
+        key: how errors name ``device``.
 
     Raises:
-        InputError: named ``key``; ``cuda`` in a cluster without one.
+        InputError: named ``key``; ``cuda`` without a GPU.
     """
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if settings.device == "cuda" and gpus < 1:
+    has_gpu = trains_on == "cuda" and ray.cluster_resources().get("GPU", 0) >= 1
+    if settings.device == "cuda" and not has_gpu:
         raise InputError(key, "a GPU in the Ray cluster", "a cluster without", f"set {key} to cpu or auto")
     if settings.device != "auto":
         return settings
-    return replace(settings, device="cuda" if gpus >= 1 else "cpu")
+    return replace(settings, device="cuda" if has_gpu else "cpu")
 
 
 def run(function: Callable[..., T], *args: Any, device: str, **kwargs: Any) -> T:
