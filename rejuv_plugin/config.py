@@ -52,7 +52,7 @@ class ResetConfig:
 
     calibration: str | None = None
     """Parquet or jsonl file of ``prompt`` and ``response``, or of chat ``messages``, where the trainer sees it. Without
-    one a verl job samples answers of the SFT checkpoint to the first prompts of ``data.train_files``."""
+    one a verl job samples answers of the SFT checkpoint to prompts of ``data.train_files``, drawn at random."""
 
     examples: int = 64
     """Number of answers to sample when there is no calibration file."""
@@ -86,7 +86,7 @@ class ResetConfig:
     """Modules to leave out, as ``include``."""
 
     seed: int = 0
-    """Of the ``random`` control, and of sampled answers."""
+    """Of the ``random`` control."""
 
     device: str = "auto"
     """Where the models run while the neurons are found: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one."""

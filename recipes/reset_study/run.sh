@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 
 # The quickstart's settings were chosen on seeds 0 and 1: they have no part in this.
-SEEDS=${SEEDS:-"2 3 4 5 6"}
+SEEDS=${SEEDS:-"2 3 4 5 6 7 8 9 10 11"}
 # Groups (main, variants) or names of arms, see arms.py.
 ARMS=${ARMS:-"main"}
 OUT=${OUT:-$HERE/out}
@@ -28,6 +28,7 @@ export PYTHONPATH=$ROOT/recipes/quickstart OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 PATH=$VENV/bin:$PATH
 for seed in $SEEDS; do
   python "$ROOT/recipes/quickstart/make_models.py" --seed "$seed" --out "$OUT"
+  python "$ROOT/recipes/quickstart/make_data.py" --seed "$seed" --out "$OUT"
 done
 # shellcheck disable=SC2086
 python "$HERE/study.py" --seeds $SEEDS --arms $ARMS --models "$OUT" --rows "$OUT/rows.jsonl"

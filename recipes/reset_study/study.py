@@ -6,25 +6,29 @@ python study.py --seeds 2 3 4 --arms main --models OUT --rows rows.jsonl       (
 """
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from arms import ARMS, DEMONSTRATIONS, MAIN, VARIANTS, Arm
-from evaluate import evaluate, sample
+from evaluate import evaluate
 from grpo import RL, train
-from nav_task import demonstrations, eval_problems, rl_prompts
+from nav_task import demonstrations, eval_problems
 from settings import Settings, models_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset, read_inputs
+from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset, read_checkpoint, read_inputs
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.neurons.reset_set import ResetSet, shares
+from rejuv_plugin.probe.calibration import Prompts, write_pairs
 from rejuv_plugin.probe.measure import measure
+from rejuv_plugin.probe.sample import sample_pairs
 
 SETTINGS = Settings()
 
@@ -37,13 +41,12 @@ def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def write_calibration(arm: Arm, models: Path, seed: int, path: Path) -> None:
     """The arm's calibration pairs as jsonl."""
     if arm.calibration == DEMONSTRATIONS:
-        pairs = demonstrations(SETTINGS, seed)[: arm.examples]
+        pairs = [{"prompt": p, "response": r} for p, r in demonstrations(SETTINGS, seed)[: arm.examples]]
     else:
-        prompts = rl_prompts(SETTINGS, seed)[: arm.examples]
-        torch.manual_seed(seed)
-        answers = sample(*load(models / arm.start), prompts, 1).texts
-        pairs = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
-    path.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs))
+        sft = read_checkpoint(str(models / arm.start), "sft")
+        prompts = Prompts((str(models / "data" / "train.parquet"),), "prompt", None, RL.max_response, "prompts")
+        pairs = sample_pairs(sft, prompts, arm.examples, seed, torch.device("cpu"))
+    write_pairs(pairs, path)
 
 
 def make_start(arm: Arm, models: Path, seed: int, directory: Path) -> tuple[Path, ResetSet | None]:
@@ -79,8 +82,7 @@ def run_arm(name: str, seed: int, models: Path, rl: RL) -> dict[str, object]:
     return {
         "arm": name,
         "seed": seed,
-        "models": SETTINGS.fingerprint(),
-        "rl": asdict(rl),
+        "setup": setup_of(name, rl),
         "share_reset": shares(found, dict.fromkeys(found.modules, "all"))["all"] if found else 0.0,
         "statistics": dict(found.statistics) if found else {},
         "before": before,
@@ -88,6 +90,22 @@ def run_arm(name: str, seed: int, models: Path, rl: RL) -> dict[str, object]:
         "curve": curve,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def setup_of(name: str, rl: RL) -> str:
+    """What a row of an arm depends on beside the seed, as a short hash: rows of two setups are never mixed."""
+    content = {"models": SETTINGS.fingerprint(), "arm": asdict(ARMS[name]) | {"says": ""}, "rl": asdict(rl)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; a last line that a killed run left unfinished is taken out of it."""
+    if not path.exists():
+        return []
+    whole, _, rest = path.read_text().rpartition("\n")
+    if rest:
+        path.write_text(whole + "\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def wanted(names: list[str]) -> list[str]:
@@ -111,12 +129,11 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     arms, rl = wanted(args.arms), RL(steps=args.steps)
     args.rows.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
-    done = {(row["seed"], row["arm"]) for row in rows if row["models"] == SETTINGS.fingerprint()}
+    done = {(row["seed"], row["arm"], row["setup"]) for row in read_rows(args.rows)}
     for seed in args.seeds:
         models = models_dir(args.models, seed, SETTINGS)
         for name in arms:
-            if (seed, name) in done:
+            if (seed, name, setup_of(name, rl)) in done:
                 continue
             row = run_arm(name, seed, models, rl)
             with args.rows.open("a") as file:

@@ -24,6 +24,7 @@ from .digest import BYTE_PHASES, Progress
 _PHASES = {
     **{"hash": "reading inputs", "write": "writing output"},
     **{"sample": "sampling answers", "base": "probing the base", "sft": "probing the SFT checkpoint"},
+    "output": "probing the output",
 }
 
 

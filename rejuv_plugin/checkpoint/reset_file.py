@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet, from_json
+from .small_file import write_text
 from .target import check_writable
 
 
@@ -39,14 +40,4 @@ def check_new(path: Path, key: str) -> None:
 
 def save(reset_set: ResetSet, path: Path) -> None:
     """Write a reset set, all or nothing; the directory is created, a file at ``path`` is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w") as file:
-            json.dump(reset_set.to_json(), file, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, json.dumps(reset_set.to_json(), allow_nan=False) + "\n")

@@ -3,6 +3,7 @@
 """``rejuv apply``: one rejuvenated checkpoint."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
+    from ..checkpoint.digest import Progress
 
 Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
@@ -134,8 +136,10 @@ def apply(
     if reset.set_path:
         plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")
     elif reset.wanted:
+        from ..probe.load import device_of
         from ..probe.measure import check_inputs
 
+        device_of(reset.device, "--device")
         check_inputs(plan, reset, "--")
     if dry_run:
         _print_plan(_plan_record(plan, reset, output), as_json)
@@ -148,22 +152,28 @@ def apply(
             found = measure(plan, reset, inputs, "--", progress)
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
         manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress)
-    if save_reset_set and plan.reset:
-        reset_file.save(plan.reset.chosen, save_reset_set)
-    entropy = _entropies(plan, reset, output) if reset.ratio else {}
+        if save_reset_set and plan.reset:
+            reset_file.save(plan.reset.chosen, save_reset_set)
+        entropy = _entropies(plan, reset, output, progress) if reset.ratio else {}
     if as_json:
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
         print(_summary(manifest, entropy, output))
 
 
-def _entropies(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, float]:
+def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progress") -> dict[str, float | None]:
     """Mean token entropy in nats on the calibration data, before and after."""
-    from ..probe.cache import entropy_of
+    from ..probe.measure import entropy_of
 
     assert plan.reset is not None
-    before = {side: values["mean"] for side, values in plan.reset.chosen.statistics["entropy"].items()}
-    return before | {"output": entropy_of(output, reset, key="--", start_key="--output")}
+    found = {side: values["mean"] for side, values in plan.reset.chosen.statistics["entropy"].items()}
+    try:
+        found["output"] = entropy_of(output, reset, key="--", start_key="--output", progress=progress)
+    except InputError as error:
+        # The checkpoint is written and as it was asked for: what cannot be measured of it is said, not refused.
+        print(f"rejuv: warning: {error}", file=sys.stderr)
+        found["output"] = None
+    return found
 
 
 # Where an option is not named like its field.
@@ -217,16 +227,17 @@ def _print_plan(record: dict[str, Any], as_json: bool) -> None:
     Console().print(table)
 
 
-def _summary(manifest: dict[str, Any], entropy: dict[str, float], output: Path) -> str:
+def _summary(manifest: dict[str, Any], entropy: dict[str, float | None], output: Path) -> str:
     drift = manifest["drift_from_base"]
     sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
     moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
     reset = manifest.get("reset")
     how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
-    sure = "; token entropy {base:.3f} base, {sft:.3f} SFT, {output:.3f} output" if entropy else ""
+    said = ", ".join(f"{value:.3f} {side}" for side, value in entropy.items() if value is not None)
+    sure = f"; token entropy in nats {said}" if said else ""
     return (
         f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
         f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
-        f"from base {moved}{sure.format(**entropy)}, {manifest['seconds']} s. Written to {output}; "
+        f"from base {moved}{sure}, {manifest['seconds']} s. Written to {output}; "
         f"where it comes from: {output / 'rejuvenation.json'}"
     )

@@ -3,6 +3,7 @@
 """``rejuv calibrate`` and ``rejuv reset-set``: data to find neurons with, and a look at those that were found."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,21 +36,23 @@ def calibrate(
         rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
     """
     from ..checkpoint import bars, read_checkpoint, reset_file
-    from ..probe.calibration import write_pairs
-    from ..probe.load import device_of
-    from ..probe.sample import prompts_of, sample_pairs
+    from ..probe.calibration import Prompts, write_pairs
+    from ..probe.load import device_of, fitting
+    from ..probe.sample import sample_pairs
 
-    ResetConfig(device=device)
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError("--device", "auto, cpu or cuda", repr(device), "use auto")
+    target = device_of(device, "--device")
     if output.suffix != ".jsonl":
         raise InputError("--output", "a .jsonl file", str(output), "give it that suffix")
     reset_file.check_new(output, "--output")
     checkpoint = read_checkpoint(sft, "--sft")
-    drawn = prompts_of(prompts, column, examples, seed, "--prompts")
-    with bars() as progress:
-        target = device_of(device, "--device")
-        pairs = sample_pairs(checkpoint, drawn, max_response, seed, target, "--prompts", progress)
+    source = Prompts(tuple(prompts), column, None, max_response, "--prompts")
+    source.check()
+    with bars() as progress, fitting(target, "--device"):
+        pairs = sample_pairs(checkpoint, source, examples, seed, target, progress)
     write_pairs(pairs, output)
-    print(f"{len(pairs)} answers to {len(drawn)} prompts ({len(drawn) - len(pairs)} unfinished or empty): {output}")
+    print(f"{len(pairs)} finished answers to prompts that were drawn: {output}")
 
 
 def reset_set(
@@ -62,19 +65,17 @@ def reset_set(
 ) -> None:
     """Show which share of each module a reset set takes and what was measured, or how two sets differ."""
     from ..checkpoint import reset_file
-    from ..neurons.reset_set import difference, grid
+    from ..neurons.reset_set import grid
 
     ours = reset_file.load(file, "FILE")
     if picture:
+        if other is not None:
+            raise InputError("--picture", "one reset set", "two, to compare", "draw each by itself")
+        if picture.suffix != ".png":
+            raise InputError("--picture", "a .png file", str(picture), "give it that suffix")
         reset_file.check_new(picture, "--picture")
     if other is not None:
-        compared = difference(ours, reset_file.load(other, "OTHER"))
-        if as_json:
-            print(json.dumps(compared, indent=2))
-            return
-        for name, found in compared.items():
-            only = f"{len(found['only_ours'])} only in {file}, {len(found['only_theirs'])} only in {other}"
-            print(f"Jaccard {found['jaccard']:.3f}  {name}: {only}")
+        _compare(ours, reset_file.load(other, "OTHER"), str(file), str(other), as_json)
         return
     if as_json:
         print(json.dumps(ours.to_json() | {"shares": grid(ours)}, indent=2))
@@ -83,8 +84,20 @@ def reset_set(
     if picture:
         from ..report.heatmap import draw
 
-        draw(ours, picture)
-        print(f"picture: {picture}")
+        draw(ours, picture, "--picture")
+        print(f"picture: {picture}", file=sys.stderr)
+
+
+def _compare(ours: "ResetSet", theirs: "ResetSet", our_name: str, their_name: str, as_json: bool) -> None:
+    from ..neurons.reset_set import difference
+
+    compared = difference(ours, theirs)
+    if as_json:
+        print(json.dumps(compared, indent=2))
+        return
+    for name, found in compared.items():
+        only = f"{len(found['only_ours'])} only in {our_name}, {len(found['only_theirs'])} only in {their_name}"
+        print(f"Jaccard {found['jaccard']:.3f}  {name}: {only}")
 
 
 def _show(chosen: "ResetSet") -> None:
@@ -107,7 +120,8 @@ def _show(chosen: "ResetSet") -> None:
     whole = shares(chosen, dict.fromkeys(chosen.modules, "all"))["all"]
     print(f"{neurons:,} neurons, {whole:.2%} of all scored; digest {chosen.digest[:16]}")
     said = chosen.statistics
-    if not said:
+    # A set that was made by hand need not say how.
+    if not {"entropy", "reconstruction_error", "jaccard_of_halves", "seconds", "device"} <= said.keys():
         return
     entropy, error, halves = said["entropy"], said["reconstruction_error"], said["jaccard_of_halves"]
     print(

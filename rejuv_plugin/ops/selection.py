@@ -18,7 +18,11 @@ from torch import Tensor
 
 def quota(ratio: float, neurons: int) -> int:
     """``ceil(ratio * neurons)``, with the ratio taken as the decimal it is written as: 0.07 of 100 are 7, not 8."""
-    return math.ceil(Fraction(repr(float(ratio))) * neurons)
+    return math.ceil(_exact(ratio) * neurons)
+
+
+def _exact(ratio: float) -> Fraction:
+    return Fraction(repr(float(ratio)))
 
 
 @dataclass
@@ -70,8 +74,8 @@ def select(tally: Tally, rule: str, which: str, seed: int, name: str, cap: float
             ``random``.
         seed: of ``random``.
         name: of the module: each draws on its own, whichever others there are.
-        cap: the largest share of the module that may be selected. A union above it keeps the neurons that are in the
-            top at most positions, of equals those of the higher mean score.
+        cap: the largest share of the module that may be selected, rounded down to whole neurons. A union above it keeps
+            the neurons that are in the top at most positions, of equals those of the higher mean score.
 
     Returns:
         Ascending indices.
@@ -83,7 +87,7 @@ def select(tally: Tally, rule: str, which: str, seed: int, name: str, cap: float
         top = by_votes[: int((tally.votes > 0).sum())]
     else:
         top = highest(tally.total, quota(tally.ratio, tally.neurons) if tally.positions else 0)
-    top = top[: quota(cap, tally.neurons)]
+    top = top[: math.floor(_exact(cap) * tally.neurons)]
     if which == "bottom":
         top = highest(-tally.total, len(top))
     elif which == "random":

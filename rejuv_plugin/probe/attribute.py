@@ -79,13 +79,10 @@ def attribute(
         hidden = call.hidden.detach().requires_grad_()
         with capturing(model, members, kept) as seen:
             output = call.again(hidden)
-        outputs = seen.graph
-        found = [_backward(output, [hidden, *outputs.values()], g, last=g is gradients[-1]) for g in gradients]
-        gradients = [of_all[0] for of_all in found]
-        by_place = dict(zip(outputs, zip(*(of_all[1:] for of_all in found), strict=True), strict=True))
+        gradients, scored = _backward(output, hidden, seen, gradients, kept)
         for module in members:
             if module.kind == "row":
-                scores[module.name] = _rows(module, seen, by_place, kept)
+                scores[module.name] = _rows(module, scored, kept)
             else:
                 at, scores[module.name], bias = _columns(model, architecture, module, seen, v, kept)
                 rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1) + bias)
@@ -104,30 +101,52 @@ def _of_final(
     return [torch.autograd.grad(logit, [final], retain_graph=True)[0] for logit in logits]
 
 
-def _backward(output: Tensor, inputs: list[Tensor], gradient: Tensor, last: bool) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(output, inputs, gradient, retain_graph=not last)
+def _backward(
+    output: Tensor, hidden: Tensor, seen: Captured, gradients: list[Tensor], kept: Tensor
+) -> tuple[list[Tensor], dict[tuple[str, int | None], Tensor]]:
+    """One layer's backward pass.
+
+    Args:
+        output: ``[1, T, H]``: what the layer gave.
+        hidden: ``[1, T, H]``: what it read, a leaf.
+        seen: of the layer.
+        gradients: with respect to ``output``: one for all P kept positions, or one for each.
+        kept: ``[P]``.
+
+    Returns:
+        The gradients with respect to ``hidden``, and by module path and expert the scores ``[n, R]`` of the outputs at
+        the n positions that came there. No more of a position's gradient is kept than its own row of each output.
+    """
+    outputs, of_hidden = seen.graph, []
+    rows = {place: _positions(place, seen, kept) for place in outputs}
+    picked: dict[tuple[str, int | None], list[Tensor]] = {place: [] for place in outputs}
+    for p, gradient in enumerate(gradients):
+        keep = p + 1 < len(gradients)
+        found = torch.autograd.grad(output, [hidden, *outputs.values()], gradient, retain_graph=keep)
+        of_hidden.append(found[0])
+        for (place, (positions, at)), of_output in zip(rows.items(), found[1:], strict=True):
+            mine = at if len(gradients) == 1 else at[positions == p]
+            picked[place].append(of_output.flatten(0, -2)[mine])
+    scores = {
+        place: gradient_times_activation(outputs[place].detach().flatten(0, -2)[rows[place][1]], torch.cat(found))
+        for place, found in picked.items()
+    }
+    return of_hidden, scores
 
 
-def _rows(
-    module: Module,
-    seen: Captured,
-    gradients: dict[tuple[str, int | None], tuple[Tensor, ...]],
-    kept: Tensor,
-) -> Tensor:
-    place = module.path, module.expert
-    if place not in gradients:
+def _positions(place: tuple[str, int | None], seen: Captured, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the kept positions came to a module, ascending, and their rows in its output."""
+    path, expert = place
+    if expert is None:
+        return torch.arange(len(kept), device=kept.device), kept
+    return seen.experts[path][expert].at(kept)
+
+
+def _rows(module: Module, scored: dict[tuple[str, int | None], Tensor], kept: Tensor) -> Tensor:
+    found = scored.get((module.path, module.expert))
+    if found is None:
         return torch.zeros(0, module.count, device=kept.device)
-    part = slice(module.offset, module.offset + module.count)
-    if module.expert is None:
-        positions, at = torch.arange(len(kept), device=kept.device), kept
-        activation, of = seen.outputs[module.path][0], [g[0] for g in gradients[place]]
-    else:
-        routed = seen.experts[module.path][module.expert]
-        positions, at = routed.at(kept)
-        activation, of = routed.gate_up, list(gradients[place])
-    # One gradient for all positions, or each position's own.
-    picked = of[0][at] if len(of) == 1 else torch.stack(of)[positions, at]
-    return gradient_times_activation(activation.detach()[at, part], picked[:, part])
+    return found[:, module.offset : module.offset + module.count]
 
 
 def _columns(

@@ -4,7 +4,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from ..checkpoint.digest import Progress, sha256_files
 from ..checkpoint.layout import read_checkpoint
 from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
+from ..checkpoint.small_file import write_text
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
 from .calibration import Prompts, check_file, write_pairs
-from .dialogue import examples_of
-from .load import device_of
-from .measure import check_inputs, input_digests, measure, scan, selection_settings
-from .sample import prompts_of, sample_pairs
+from .load import device_of, fitting
+from .measure import check_inputs, entropy_of, input_digests, measure, selection_settings
+from .sample import sample_pairs
+
+_SAMPLING_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,15 @@ def found_once(
     return Found(found, settings)
 
 
-def entropy_once(start: str | Path, settings: ResetConfig, cache_dir: str | Path, *, key: str, cache_key: str) -> float:
+def entropy_once(
+    start: str | Path,
+    settings: ResetConfig,
+    cache_dir: str | Path,
+    *,
+    key: str,
+    cache_key: str,
+    progress: Progress | None = None,
+) -> float:
     """Mean entropy in nats of a checkpoint before the response tokens of the calibration data, or its earlier value.
 
     Args:
@@ -83,6 +93,7 @@ def entropy_once(start: str | Path, settings: ResetConfig, cache_dir: str | Path
         cache_dir: where the value is kept, beside ``start``.
         key: how errors name the settings before their own names.
         cache_key: how errors name ``start`` and ``cache_dir``.
+        progress: as `measure.entropy_of`.
     """
     checkpoint = read_checkpoint(str(start), cache_key)
     calibration = check_file(str(settings.calibration), f"{key}calibration")
@@ -90,19 +101,9 @@ def entropy_once(start: str | Path, settings: ResetConfig, cache_dir: str | Path
     path = Path(cache_dir) / f"entropy-{checkpoint.root.name}-{address}.json"
     with locked(path.with_name(f".{path.name}.lock"), cache_key, path):
         if not path.exists():
-            mean = entropy_of(start, settings, key=key, start_key=cache_key)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"mean": mean}) + "\n")
-            partial.replace(path)
+            mean = entropy_of(start, settings, key=key, start_key=cache_key, progress=progress)
+            write_text(path, json.dumps({"mean": mean}) + "\n")
         return float(json.loads(path.read_text())["mean"])
-
-
-def entropy_of(start: str | Path, settings: ResetConfig, *, key: str, start_key: str) -> float:
-    """Mean entropy in nats of the checkpoint ``start`` before the response tokens of the calibration data."""
-    checkpoint = read_checkpoint(str(start), start_key)
-    examples = examples_of(checkpoint, settings, f"{key}calibration")
-    values = scan(checkpoint, examples, device_of(settings.device, f"{key}device"))
-    return sum(float(v.double().sum()) for v in values) / sum(map(len, values))
 
 
 def _sampled_once(
@@ -116,18 +117,21 @@ def _sampled_once(
     progress: Progress | None,
 ) -> Path:
     prompts.check()
+    # What is longer would be cut again.
+    prompts = replace(prompts, max_response=min(prompts.max_response, settings.max_tokens))
     files = [Path(file).expanduser() for file in prompts.files]
     address = _address(
         sft=sft,
         prompts=[sha256_files([file])[file] for file in files],
-        sampling=[prompts.column, prompts.max_response, settings.examples, settings.seed],
+        sampling=[*asdict(replace(prompts, files=(), key="")).values(), settings.examples],
     )
     path = cache / f"calibration-{address}.jsonl"
     with locked(cache / f".{path.name}.lock", cache_key, path):
         if not path.exists():
-            drawn = prompts_of([str(f) for f in files], prompts.column, settings.examples, settings.seed, prompts.key)
             device = device_of(settings.device, f"{key}device")
-            pairs = sample_pairs(plan.sft, drawn, prompts.max_response, settings.seed, device, prompts.key, progress)
+            with fitting(device, f"{key}device"):
+                # A seed of its own: with another random control the data stays the same.
+                pairs = sample_pairs(plan.sft, prompts, settings.examples, _SAMPLING_SEED, device, progress)
             write_pairs(pairs, path)
     return path
 

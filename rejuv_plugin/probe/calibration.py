@@ -3,11 +3,12 @@
 """Calibration files: dialogues from parquet or jsonl; and the prompts of RL data, to be answered."""
 
 import json
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.small_file import write_text
 from ..errors import InputError
 
 Message = dict[str, Any]
@@ -22,10 +23,14 @@ class Prompts:
 
     files: tuple[str, ...]
     column: str
+    max_prompt: int | None
+    """Tokens; longer prompts are passed over. None: as many as the context holds beside a response."""
     max_response: int
     """Tokens."""
     key: str
     """How errors name the files."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """More arguments of the chat template: ``enable_thinking`` for one."""
 
     def check(self) -> None:
         """Find what is wrong with the files without reading them.
@@ -33,8 +38,15 @@ class Prompts:
         Raises:
             InputError: named ``key``.
         """
+        if not self.files:
+            raise InputError(self.key, "files with prompts to sample answers to", "none", "give calibration data")
         for file in self.files:
-            check_file(file, self.key)
+            try:
+                check_file(file, self.key)
+            except InputError as error:
+                raise InputError(
+                    error.key, error.expected, error.got, f"{error.fix}, or give calibration data"
+                ) from None
 
 
 def read_dialogues(path: str, key: str) -> list[list[Message]]:
@@ -72,13 +84,7 @@ def read_prompts(path: str, column: str, key: str) -> list[list[Message]]:
 
 def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
     """Write ``prompt`` and ``response`` as jsonl, all or nothing; the directory is created."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
 
 
 def check_file(path: str, key: str) -> Path:

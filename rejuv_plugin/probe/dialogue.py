@@ -56,6 +56,29 @@ def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Exampl
     return examples
 
 
+def needs_template(tokenizer: Any, key: str) -> None:
+    """Raise for a tokenizer without a chat template.
+
+    Raises:
+        InputError: named ``key``.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            key, "a tokenizer with a chat template", "none", "save the template that SFT used with the checkpoint"
+        )
+
+
+def template_failed(key: str, what: str, error: Exception) -> InputError:
+    """The error for messages that a chat template does not take."""
+    reason = " ".join(str(error).split())[:200]
+    return InputError(
+        key,
+        "messages that the chat template takes",
+        f"{what} ({type(error).__name__}: {reason})",
+        "write the dialogue as it was for SFT",
+    )
+
+
 def tokenize(
     dialogues: Iterable[list[Message]], tokenizer: Any, context: int, vocabulary: int, key: str, sft_key: str
 ) -> list[Example]:
@@ -76,10 +99,7 @@ def tokenize(
     Raises:
         InputError: no chat template, a template that fails, a sequence longer than the context.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            sft_key, "a tokenizer with a chat template", "none", "save the template that SFT used with the checkpoint"
-        )
+    needs_template(tokenizer, sft_key)
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(sft_key, "a fast tokenizer (tokenizer.json)", type(tokenizer).__name__, "convert and save it")
     examples = []
@@ -117,13 +137,7 @@ def _texts(messages: list[Message], tokenizer: Any, row: int, key: str) -> Itera
             after = tokenizer.apply_chat_template(messages[: i + 1], tokenize=False)
         # Templates are programs of their own and raise what they like.
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                key,
-                "messages that the chat template takes",
-                f"row {row} ({type(error).__name__}: {reason})",
-                "write the dialogue as it was for SFT",
-            ) from None
+            raise template_failed(key, f"row {row}", error) from None
         # The generation prompt may hold more than the finished turn keeps, such as an opened thinking mark.
         start = _common(before, after)
         if start < len(history.rstrip()):

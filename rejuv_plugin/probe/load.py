@@ -62,6 +62,25 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 @contextmanager
+def fitting(device: torch.device, key: str) -> Iterator[None]:
+    """A GPU that is too small for what the block does, as an error of the setting ``key`` that chose it.
+
+    Raises:
+        InputError: named ``key``.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            key,
+            "a GPU with room for the model in float32 and for one example",
+            f"{torch.cuda.get_device_name(device)} ({reason})",
+            f"set {key} to cpu, or cut examples sooner with max_tokens",
+        ) from None
+
+
+@contextmanager
 def _no_bars() -> Iterator[None]:
     """transformers draws its bars into logs too; what is on stderr is ours."""
     from transformers.utils import logging

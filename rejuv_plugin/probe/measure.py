@@ -5,29 +5,30 @@
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checkpoint.digest import Progress, sha256_files
-from ..checkpoint.layout import Checkpoint
+from ..checkpoint.layout import Checkpoint, read_checkpoint
 from ..checkpoint.plan import Plan
 from ..checkpoint.provenance import Inputs
 from ..config import ResetConfig
 from ..errors import InputError
-from ..neurons.architectures import architecture_of
+from ..neurons.architectures import Architecture, architecture_of
 from ..neurons.modules import Module, chosen, modules_of
 from ..neurons.reset_set import Chosen, ResetSet, jaccard
 from ..ops.attribution import is_finite
 from ..ops.selection import Tally, select
 from .attribute import Attribution, attribute
-from .calibration import check_file, read_dialogues
+from .calibration import check_file
 from .capture import trace
-from .dialogue import Example, examples_of
+from .dialogue import Example, examples_of, needs_template
 from .entropy_scan import entropies, largest_gaps, not_finite
-from .load import device_of, load_model
+from .load import device_of, fitting, load_model, load_tokenizer
 from .usage import peak_memory, reset_peak_memory
 
 # Beyond this, relative to the logits, the residual stream is not what the architecture's constants say.
@@ -55,7 +56,7 @@ def input_digests(inputs: Inputs, settings: ResetConfig, key: str) -> dict[str, 
 
 
 def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:
-    """Find what is wrong with settings, architecture and calibration data without loading a model.
+    """Find what is wrong with settings, architecture, tokenizer and calibration data without loading a model.
 
     Raises:
         InputError: as `measure`.
@@ -63,7 +64,9 @@ def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     chosen(modules, settings.include, settings.exclude, f"{key}include")
     if settings.calibration:
-        read_dialogues(settings.calibration, f"{key}calibration")
+        examples_of(plan.sft, settings, f"{key}calibration")
+    else:
+        needs_template(load_tokenizer(plan.sft), plan.sft.key)
 
 
 def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progress: Progress | None = None) -> ResetSet:
@@ -97,34 +100,32 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     wanted = chosen(modules, settings.include, settings.exclude, f"{key}include")
     examples = examples_of(plan.sft, settings, f"{key}calibration")
-    base = scan(plan.base, examples, device, _ticks(progress, "base", len(examples)))
-    tick, sft, kept = _ticks(progress, "sft", len(examples)), [], []
-    halves, errors = [_tallies(wanted, settings), _tallies(wanted, settings)], _Errors()
-    architecture, model = architecture_of(plan.sft.config, plan.sft.key), load_model(plan.sft, device)
-    for number, example in enumerate(examples):
-        seen = trace(model, architecture, torch.tensor(example.ids, device=device))
-        sft.append(entropies(model, seen.hidden[torch.tensor(example.targets) - 1], plan.sft.key, number))
-        kept.append(largest_gaps(base[number], sft[number], settings.positions))
-        targets = [example.targets[i] for i in kept[number]]
-        found = attribute(model, architecture, modules, seen, targets, each=settings.gradient == "each")
-        if not all(is_finite(scores) for scores in (*found.scores.values(), found.rebuilt)):
-            raise not_finite(plan.sft.key, number)
-        errors.add(found)
-        for module in wanted:
-            halves[number % 2][module.name].add(found.scores[module.name])
-        tick(number + 1)
-    _check_reconstruction(errors, plan.sft)
-    whole = {name: halves[0][name] | halves[1][name] for name in halves[0]}
+    with fitting(device, f"{key}device"):
+        base = scan(load_model(plan.base, device), examples, plan.base.key, _ticks(progress, "base", len(examples)))
+        found = score(
+            load_model(plan.sft, device),
+            architecture_of(plan.sft.config, plan.sft.key),
+            modules,
+            wanted,
+            examples,
+            base,
+            settings,
+            plan.sft.key,
+            _ticks(progress, "sft", len(examples)),
+        )
+    _check_reconstruction(found.errors, plan.sft)
+    first, second = found.halves
+    whole = {name: first[name] | second[name] for name in first}
     selected = {m.name: Chosen(m.kind, m.count, _selected(m, whole, settings)) for m in wanted}
     statistics = {
         "examples": len(examples),
         "cut": sum(example.cut for example in examples),
         "tokens": sum(len(example.ids) for example in examples),
         "response_tokens": sum(len(example.targets) for example in examples),
-        "positions": sum(map(len, kept)),
-        "entropy": {"base": _means(base, kept), "sft": _means(sft, kept)},
-        "reconstruction_error": errors.summary(),
-        "jaccard_of_halves": _overlaps(wanted, halves, settings) if len(examples) > 1 else None,
+        "positions": sum(map(len, found.kept)),
+        "entropy": {"base": _means(base, found.kept), "sft": _means(found.entropy, found.kept)},
+        "reconstruction_error": found.errors.summary(),
+        "jaccard_of_halves": _overlaps(wanted, found.halves, settings) if len(examples) > 1 else None,
         "device": str(device),
         "seconds": round(time.monotonic() - began, 3),
         "peak_memory_bytes": peak_memory(device),
@@ -133,16 +134,96 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
     return ResetSet(model_type, selected, selection_settings(settings), digests, statistics)
 
 
-def scan(
-    checkpoint: Checkpoint, examples: Sequence[Example], device: torch.device, tick: Any = lambda done: None
-) -> list[Tensor]:
-    """The entropy of a checkpoint before each target of each example: ``[len(targets)]`` float32, in nats."""
-    model, found = load_model(checkpoint, device), []
+def entropy_of(
+    start: str | Path, settings: ResetConfig, *, key: str, start_key: str, progress: Progress | None = None
+) -> float:
+    """Mean entropy in nats of the checkpoint ``start`` before the response tokens of the calibration data.
+
+    Args:
+        start: a checkpoint directory: what was made of the two.
+        settings: with ``calibration``.
+        key: how errors name the settings before their own names.
+        start_key: how errors name ``start``.
+        progress: called with ``("output", examples done, examples in all)``.
+    """
+    checkpoint, device = read_checkpoint(str(start), start_key), device_of(settings.device, f"{key}device")
+    examples = examples_of(checkpoint, settings, f"{key}calibration")
+    with fitting(device, f"{key}device"):
+        tick = _ticks(progress, "output", len(examples))
+        values = scan(load_model(checkpoint, device), examples, start_key, tick)
+    return torch.cat(values).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the second pass leaves."""
+
+    entropy: list[Tensor]
+    """Of the SFT model, for each example ``[len(targets)]`` float32, in nats."""
+    kept: list[list[int]]
+    """For each example the indices, among its targets, of the positions that were kept."""
+    halves: tuple[dict[str, Tally], dict[str, Tally]]
+    """By module, over even and over odd examples."""
+    errors: "_Errors"
+
+
+def scan(model: Any, examples: Sequence[Example], key: str, tick: Any = lambda done: None) -> list[Tensor]:
+    """Pass one: a model's entropy before each target of each example: ``[len(targets)]`` float32, in nats.
+
+    Raises:
+        InputError: named ``key``; NaN or infinite activations.
+    """
+    found = []
     for number, example in enumerate(examples):
         with torch.inference_mode():
-            ids = torch.tensor([example.ids], device=device)
+            ids = torch.tensor([example.ids], device=model.device)
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        found.append(entropies(model, hidden[torch.tensor(example.targets) - 1], checkpoint.key, number))
+        found.append(entropies(model, hidden[torch.tensor(example.targets) - 1], key, number))
+        tick(number + 1)
+    return found
+
+
+def score(
+    model: Any,
+    architecture: Architecture,
+    modules: Sequence[Module],
+    wanted: Sequence[Module],
+    examples: Sequence[Example],
+    base: Sequence[Tensor],
+    settings: ResetConfig,
+    key: str,
+    tick: Any = lambda done: None,
+) -> Scored:
+    """Pass two: the SFT model's entropies, the positions with the largest gap to ``base``, and the scores there.
+
+    Args:
+        model: the SFT model.
+        architecture: its constants.
+        modules: all of its modules with neurons.
+        wanted: those to tally.
+        examples: as for `scan`.
+        base: from `scan`, of the base.
+        settings: positions, gradient, ratio, ranking.
+        key: how errors name the SFT checkpoint.
+        tick: called with the number of examples done.
+
+    Raises:
+        InputError: named ``key``; NaN or infinite activations.
+    """
+    found = Scored([], [], (_tallies(wanted, settings), _tallies(wanted, settings)), _Errors())
+    for number, (example, before) in enumerate(zip(examples, base, strict=True)):
+        seen = trace(model, architecture, torch.tensor(example.ids, device=model.device))
+        after = entropies(model, seen.hidden[torch.tensor(example.targets) - 1], key, number)
+        kept = largest_gaps(before, after, settings.positions)
+        targets = [example.targets[i] for i in kept]
+        said = attribute(model, architecture, modules, seen, targets, each=settings.gradient == "each")
+        if not all(is_finite(scores) for scores in (*said.scores.values(), said.rebuilt)):
+            raise not_finite(key, number)
+        found.entropy.append(after)
+        found.kept.append(kept)
+        found.errors.add(said)
+        for module in wanted:
+            found.halves[number % 2][module.name].add(said.scores[module.name])
         tick(number + 1)
     return found
 

@@ -11,17 +11,22 @@ from ..neurons.reset_set import ResetSet, grid, shares
 _LAYERS_WITH_NUMBERS = 40
 
 
-def draw(chosen: ResetSet, path: Path) -> None:
+def draw(chosen: ResetSet, path: Path, key: str) -> None:
     """Write a PNG: a row for each layer, the first at the bottom, a column for each kind of module.
 
+    Args:
+        chosen: the set.
+        path: where to; its directory is created.
+        key: how errors name ``path``.
+
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: named ``key``; matplotlib is not installed.
     """
     try:
         import matplotlib
     except ImportError:
         raise InputError(
-            "--picture", "matplotlib, to draw", "an environment without it", "pip install 'rejuv-plugin[report]'"
+            key, "matplotlib, to draw", "an environment without it", "pip install 'rejuv-plugin[report]'"
         ) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt

@@ -4,7 +4,7 @@
 
 Both passes and the tally, on loaded random Qwen2 models, against one forward and backward pass of plain transformers
 with parameter gradients over the same tokens. Time: alternating in one process, the median of the paired ratios of CPU
-seconds. Memory: the peak resident size of a process that does one or the other, with model and libraries.
+seconds. Memory: the peak resident size of a process that does one or the other, model included, libraries not.
 """
 
 import multiprocessing
@@ -12,20 +12,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from rejuv_plugin.config import ResetConfig
 from rejuv_plugin.neurons.architectures import STANDARD
 from rejuv_plugin.neurons.modules import modules_of
-from rejuv_plugin.ops.selection import Tally
-from rejuv_plugin.probe.attribute import attribute
-from rejuv_plugin.probe.capture import trace
 from rejuv_plugin.probe.dialogue import Example
-from rejuv_plugin.probe.entropy_scan import entropies, largest_gaps
+from rejuv_plugin.probe.measure import scan, score
 from rejuv_plugin.probe.usage import peak_memory
-
-POSITIONS, RATIO = 8, 0.01
 
 
 def model_of(hidden: int, layers: int, seed: int) -> Qwen2ForCausalLM:
@@ -42,25 +39,16 @@ def model_of(hidden: int, layers: int, seed: int) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval().requires_grad_(False)
 
 
-def scan_base(base: Qwen2ForCausalLM, examples: list[Example]) -> list[torch.Tensor]:
-    found = []
-    for example in examples:
-        with torch.inference_mode():
-            hidden = base.model(input_ids=torch.tensor([example.ids]), use_cache=False).last_hidden_state[0]
-        found.append(entropies(base, hidden[torch.tensor(example.targets) - 1], "base", 0))
-    return found
+def find_neurons(base: Qwen2ForCausalLM, sft: Qwen2ForCausalLM, examples: list[Example]) -> None:
+    """What `probe.measure.measure` does with loaded models."""
+    second_pass(scan(base, examples, "base"), sft, examples)
 
 
-def find_neurons(base: list[torch.Tensor], sft: Qwen2ForCausalLM, examples: list[Example]) -> None:
+def second_pass(base: list[torch.Tensor], sft: Qwen2ForCausalLM, examples: list[Example]) -> None:
     shapes = {name: tuple(p.shape) for name, p in sft.named_parameters()}
     modules = modules_of(sft.config.to_dict(), shapes, "sft")
-    tallies = {m.name: Tally(m.count, RATIO) for m in modules}
-    for example, before in zip(examples, base, strict=True):
-        seen = trace(sft, STANDARD, torch.tensor(example.ids))
-        after = entropies(sft, seen.hidden[torch.tensor(example.targets) - 1], "sft", 0)
-        kept = [example.targets[i] for i in largest_gaps(before, after, POSITIONS)]
-        for name, scores in attribute(sft, STANDARD, modules, seen, kept).scores.items():
-            tallies[name].add(scores)
+    settings = ResetConfig(ratio=0.01, calibration="in memory")
+    score(sft, STANDARD, modules, modules, examples, base, settings, "sft")
 
 
 def forward_and_backward(model: Qwen2ForCausalLM, examples: list[Example]) -> None:
@@ -84,24 +72,28 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def _peak(which: str, hidden: int, layers: int, tokens: int, number: int, result: "multiprocessing.Queue") -> None:
-    examples = examples_of(hidden, tokens, number)
+def _peak(which: str, hidden: int, layers: int, tokens: int, number: int, result: Any) -> None:
+    examples, before = examples_of(hidden, tokens, number), peak_memory(torch.device("cpu"))
     if which == "plain":
         forward_and_backward(model_of(hidden, layers, 1), examples)
     else:
-        # One model at a time, as `probe.measure` does.
-        scanned = scan_base(model_of(hidden, layers, 0), examples)
-        find_neurons(scanned, model_of(hidden, layers, 1), examples)
-    result.put(peak_memory(torch.device("cpu")) / 2**20)
+        # One model at a time, as `probe.measure` has them.
+        scanned = scan(model_of(hidden, layers, 0), examples, "base")
+        second_pass(scanned, model_of(hidden, layers, 1), examples)
+    result.send((peak_memory(torch.device("cpu")) - before) / 2**20)
 
 
 def peak_mib(which: str, *sizes: int) -> float:
+    """Peak resident size of a fresh process above what it had after its imports."""
     context = multiprocessing.get_context("spawn")
-    result = context.Queue()
-    process = context.Process(target=_peak, args=(which, *sizes, result))
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_peak, args=(which, *sizes, theirs))
     process.start()
+    # Ours alone keeps it open: a child that dies ends the wait.
+    theirs.close()
+    found = ours.recv()
     process.join()
-    return result.get()
+    return found
 
 
 def main() -> None:
@@ -110,11 +102,11 @@ def main() -> None:
     examples = examples_of(hidden, tokens, number)
     base, sft = model_of(hidden, layers, 0), model_of(hidden, layers, 1)
     forward_and_backward(sft, examples[:1])
-    find_neurons(scan_base(base, examples[:1]), sft, examples[:1])
+    find_neurons(base, sft, examples[:1])
     ratios = []
     for _ in range(repeats):
         plain = seconds(lambda: forward_and_backward(sft, examples))
-        ours = seconds(lambda: find_neurons(scan_base(base, examples), sft, examples))
+        ours = seconds(lambda: find_neurons(base, sft, examples))
         ratios.append(ours / plain)
     plain_mib, our_mib = (peak_mib(which, hidden, layers, tokens, number) for which in ("plain", "ours"))
     print(

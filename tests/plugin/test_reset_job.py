@@ -137,6 +137,7 @@ def test_without_a_ratio_the_job_is_fusion_alone(root: Path) -> None:
     ("reset", "says"),
     [
         ({"ratio": 0.05, "calibration": "gone.jsonl"}, "rejuvenation.reset.calibration: expected a .parquet or .jsonl"),
+        ({"ratio": 0.05}, "data.train_files: expected a .parquet or .jsonl file"),
         ({"set_path": "gone.json"}, "rejuvenation.reset.set_path: expected a readable reset set"),
         ({"ratio": 0.05, "calibration": "data.jsonl", "include": "x"}, "rejuvenation.reset.include: "),
     ],
@@ -145,6 +146,7 @@ def test_bad_reset_settings_end_the_command_before_ray(
     root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, reset: dict, says: str
 ) -> None:
     monkeypatch.chdir(root)
+    (root / "train.parquet").unlink()
     with pytest.raises(SystemExit) as caught:
         checked(lambda config: None)(config_of(root, **reset))
     assert caught.value.code == 2

@@ -65,10 +65,10 @@ def test_a_run_changes_the_model_and_repeats(out: Path) -> None:
 def test_every_start_is_what_its_arm_says(out: Path, tmp_path: Path, name: str) -> None:
     arm, models = arms.ARMS[name], models_dir(out, 3, Settings())
     if name == "sampled":
-        # Untrained models say bytes that are no text; their answers are not the point here.
+        # Untrained models say bytes that are no text; `test_sample.py` is about real answers.
         with pytest.MonkeyPatch.context() as patch:
-            answers = ["ud"] * arm.examples
-            patch.setattr(study, "sample", lambda *a: type("Sampled", (), {"texts": answers}))
+            pairs = [{"prompt": "14:57", "response": "ud"}] * arm.examples
+            patch.setattr(study, "sample_pairs", lambda *a: pairs)
             path, found = study.make_start(arm, models, 3, tmp_path)
     else:
         path, found = study.make_start(arm, models, 3, tmp_path)
@@ -102,12 +102,19 @@ def test_tables_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             level = {"pass_at_1": 0.1 * i + 0.01 * seed, "token_entropy": 0.2}
             after = {"pass_at_1": 0.2 * i + 0.01 * seed}
             ends = {when: {"nav_in": of, "nav_out": of} for when, of in (("before", level), ("after", after))}
-            rows.append({"arm": name, "seed": seed, "share_reset": 0.1 * i, **ends})
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            setup = study.setup_of(name, RL())
+            rows.append({"arm": name, "seed": seed, "setup": setup, "share_reset": 0.1 * i, **ends})
+            # A short run made to try things out.
+            rows.append(rows[-1] | {"setup": study.setup_of(name, RL(steps=5)), "share_reset": 9.0})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"arm": "ov')
     monkeypatch.setattr(sys, "argv", ["analyse.py", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")])
     analyse.main()
     text = (tmp_path / "out" / "result.md").read_text()
-    assert text in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert text in shown
+    assert "8 rows of other settings left out" in shown
+    assert "900.0%" not in text
+    assert (tmp_path / "rows.jsonl").read_text().endswith("}\n"), "what a killed run left of a row is gone"
     assert "| fusion + reset, against fusion | 2 | +0.200 [+0.200, +0.200] | 2 of 2 | 0.50 |" in text
     assert "| gradient of each kept logit alone, against fusion | 2 | +0.400 " in text
     assert (tmp_path / "out" / "reset_study.png").read_bytes().startswith(b"\x89PNG")

@@ -56,6 +56,23 @@ def test_bottom_is_the_lowest_by_mean() -> None:
     assert chosen([[3, 1, 2, 9], [3, 1, 2, 9]], 0.5, which="bottom") == (1, 2)
 
 
+def test_a_cap_keeps_what_most_positions_voted_for_then_the_higher_mean() -> None:
+    # Votes at one of four: neuron 3 twice, 1 and 2 once each; 2 has the higher mean.
+    scores = [[0, 0, 0, 5], [0, 0, 0, 5], [0, 6, 1, 0], [0, 1, 9, 0]]
+    found = tally(scores, 0.25)
+    assert [select(found, "union", "top", 0, "m", cap) for cap in (1.0, 0.75, 0.5, 0.25, 0.2, 0.0)] == [
+        (1, 2, 3),
+        (1, 2, 3),
+        (2, 3),
+        (3,),
+        (),
+        (),
+    ]
+    assert select(found, "union", "bottom", 0, "m", 0.5) == (0, 1)
+    # Three tenths of ten are three, although 0.3 * 10 is a little less in binary.
+    assert len(select(tally(torch.eye(10), 0.1), "union", "top", 0, "m", 0.3)) == 3
+
+
 # A busy machine is not a slow function.
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 6), RATIOS, st.integers(0, 2**32), st.sampled_from(["union", "aggregate"]))

@@ -100,6 +100,7 @@ def _entropies(found: Found, result: Materialised, job: Job) -> dict[str, float]
         job.cache_dir,
         key=_RESET_KEY,
         cache_key="rejuvenation.cache_dir",
+        progress=ProgressLines(),
         device=found.settings.device,
     )
     before = {side: values["mean"] for side, values in found.chosen.statistics["entropy"].items()}

@@ -61,8 +61,14 @@ def _prompts(config: Any) -> Prompts:
     data = OmegaConf.select(config, "data") or {}
     files = data.get("train_files") or ()
     files = (files,) if isinstance(files, str) else tuple(map(str, files))
+    template = data.get("apply_chat_template_kwargs") or {}
     return Prompts(
-        files, data.get("prompt_key") or "prompt", data.get("max_response_length") or 512, "data.train_files"
+        files,
+        data.get("prompt_key") or "prompt",
+        data.get("max_prompt_length"),
+        data.get("max_response_length") or 512,
+        "data.train_files",
+        OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else template,
     )
 
 
