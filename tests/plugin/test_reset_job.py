@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
     base = tiny.save_base(tmp_path / "base")
     tiny.save_sft(tmp_path / "sft", base, scale=0.05)
     rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
-    tiny.save_data(tmp_path, train=8)
+    tiny.save_data(tmp_path, train=24)
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -55,7 +55,7 @@ def config_of(root: Path, **reset: Any) -> Any:
             "data": {
                 "train_files": [str(root / "train.parquet")],
                 "prompt_key": "prompt",
-                "max_response_length": 400,
+                "max_response_length": 200,
             },
             "algorithm": {"use_kl_in_reward": False},
             "actor_rollout_ref": {
@@ -107,10 +107,10 @@ def test_the_job_trains_from_the_reset_checkpoint(root: Path, capsys: pytest.Cap
 
 
 def test_without_calibration_data_the_sft_model_answers_prompts_of_the_training_set(root: Path) -> None:
-    config = config_of(root, ratio=0.05, examples=5, positions=2)
+    config = config_of(root, ratio=0.05, examples=24, positions=2)
     outcome = applied(config)
     (file,) = (root / "run" / "rejuvenated").glob("calibration-*.jsonl")
-    assert 0 < len(file.read_text().splitlines()) <= 5
+    assert 0 < len(file.read_text().splitlines()) <= 24
     assert outcome.metrics["training/rejuvenation/reset_share"] > 0.05
     # The input of the cache's key is the answers' content: the file by hand gives the same checkpoint.
     by_hand = config_of(root, ratio=0.05, positions=2, calibration=str(file))
@@ -118,12 +118,12 @@ def test_without_calibration_data_the_sft_model_answers_prompts_of_the_training_
     assert by_hand.actor_rollout_ref.model.path == config.actor_rollout_ref.model.path
 
 
-def test_what_is_wrong_in_the_task_is_one_line_here(root: Path) -> None:
+def test_what_is_wrong_with_data_or_device_is_one_line(root: Path) -> None:
     (root / "data.jsonl").write_text(json.dumps({"prompt": "1", "response": "2"}) + "\n")
     with pytest.raises(InputError, match=r"^rejuvenation.reset.calibration: expected at least 50 response tokens"):
         applied(config_of(root, ratio=0.05, calibration=str(root / "data.jsonl"), positions=50))
     with pytest.raises(InputError, match=r"^rejuvenation.reset.device: expected a GPU in the Ray cluster"):
-        applied(config_of(root, ratio=0.05, calibration=str(root / "data.jsonl"), device="cuda"))
+        applied(config_of(root, ratio=0.05, calibration=str(root / "data.jsonl"), positions=2, device="cuda"))
 
 
 def test_without_a_ratio_the_job_is_fusion_alone(root: Path) -> None:
