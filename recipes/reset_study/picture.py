@@ -38,7 +38,7 @@ def draw(rows: Mapping[str, Mapping[int, Row]], path: Path) -> None:
             ends = values(rows, arm, lambda r, w=where: after(r, w))
             starts = values(rows, arm, lambda r, w=where: before(r, w))
             found = interval(list(ends.values()))
-            level.plot(list(ends.values()), [y] * len(ends), ".", color=color, alpha=0.35)
+            level.plot(list(ends.values()), [y - 0.28] * len(ends), ".", color=color, alpha=0.4)
             level.errorbar(found.mean, y, xerr=[[found.mean - found.low], [found.high - found.mean]], color=color,
                            fmt="s", capsize=4, linewidth=2)  # fmt: skip
             level.plot(interval(list(starts.values())).mean, y, "o", color=color, fillstyle="none")
@@ -46,15 +46,16 @@ def draw(rows: Mapping[str, Mapping[int, Row]], path: Path) -> None:
             both = [ends[seed] - fused[seed] for seed in sorted(set(ends) & set(fused))]
             if arm != "fusion" and both:
                 found = interval(both)
-                difference.plot(both, [y] * len(both), ".", color=color, alpha=0.35)
+                difference.plot(both, [y - 0.28] * len(both), ".", color=color, alpha=0.4)
                 difference.errorbar(found.mean, y, xerr=[[found.mean - found.low], [found.high - found.mean]],
                                     color=color, fmt="s", capsize=4, linewidth=2)  # fmt: skip
         level.set_yticks(range(len(arms)), [f"{ARMS[arm].says}  ({len(rows[arm])})" for arm in arms])
-        level.set(title=f"Accuracy {TITLE[where]}: before RL (hollow), after (filled)", xlim=(0, None))
-        difference.set(title=f"Difference to fusion after RL, {TITLE[where]}, paired by seed")
+        level.set(title=f"Accuracy, {TITLE[where]}", xlim=(0, None))
+        difference.set(title=f"After RL, minus fusion, {TITLE[where]}")
         difference.axvline(0, color="#666666", linewidth=1)
         for axis in (level, difference):
             axis.grid(alpha=0.25, axis="x")
-    figure.suptitle("dots: seeds; squares: means with 95 % confidence intervals; (n): seeds", fontsize=10)
+    legend = "hollow: mean before RL; squares: means after RL with 95 % confidence intervals (right: paired by seed)"
+    figure.suptitle(f"{legend}; dots: seeds; (n): how many", fontsize=10)
     figure.savefig(path)
     plt.close(figure)
