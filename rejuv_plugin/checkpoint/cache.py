@@ -72,7 +72,7 @@ def materialise(
         if cached:
             manifest = read_valid(path, address, key)
         else:
-            manifest = write(plan, inputs, path, key=key, progress=progress, alone=True)
+            manifest = write(plan, inputs, path, key=key, progress=progress, alone=True, resume=True)
     return Materialised(path, manifest, cached, time.monotonic() - began)
 
 

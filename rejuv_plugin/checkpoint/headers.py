@@ -36,6 +36,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int
     end: int
+    name: str = ""
 
     @property
     def elements(self) -> int:
@@ -112,7 +113,7 @@ def _tensor(name: str, entry: Any, file: str, data_start: int) -> TensorInfo:
         raise _Damaged(f"gives tensor {name!r} a shape or offsets that are not natural numbers")
     if math.prod(shape) * BITS[dtype] != (end - start) * 8:
         raise _Damaged(f"gives tensor {name!r} {end - start} bytes for shape {shape} of {dtype}")
-    return TensorInfo(file, dtype, shape, data_start + start, data_start + end)
+    return TensorInfo(file, dtype, shape, data_start + start, data_start + end, name)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

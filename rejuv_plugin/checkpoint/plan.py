@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a rejuvenation: every operation, known from headers alone, so that each error comes before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,11 @@ class Plan:
     reset: Reset | None = None
     """None: fusion alone. Made by `reset.plan_reset`."""
 
+    @property
+    def layout(self) -> Checkpoint:
+        """The checkpoint whose files and headers the output has."""
+        return self.sft
+
     def of_file(self, file: str) -> Iterator[Fuse | Copy]:
         """The operations that fill one weight file, in the order of its bytes."""
         return (operation for operation in self.operations if operation.sft.file == file)
@@ -89,17 +94,23 @@ class Plan:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weight files, headers included."""
-        return sum(header.size for header in self.sft.headers.values())
+        return sum(header.size for header in self.layout.headers.values())
 
     @property
     def output_bytes(self) -> int:
         """Bytes of everything that will be written, but for the manifest."""
-        return self.weight_bytes + sum(path.stat().st_size for path in self.side_paths)
+        return self.weight_bytes + sum(path.stat().st_size for path in self.side_files.values())
 
     @property
-    def side_paths(self) -> tuple[Path, ...]:
-        """The files that are copied byte for byte: configuration, tokenizer, chat templates, code, index."""
-        return tuple(self.sft.root / name for name in self.sft.side_files)
+    def side_files(self) -> Mapping[str, Path]:
+        """What is copied byte for byte, by its name in the output: configuration, tokenizer, templates, code, index."""
+        return {name: self.sft.root / name for name in self.sft.side_files}
+
+    @property
+    def input_paths(self) -> tuple[Path, ...]:
+        """All files that the output's bytes depend on."""
+        weights = (side.root / file for side in (self.base, self.sft) for file in side.headers)
+        return (*weights, *self.side_files.values())
 
 
 def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "--base", sft_key: str = "--sft") -> Plan:
