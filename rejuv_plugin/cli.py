@@ -93,6 +93,10 @@ def apply(
     save_reset_set: Annotated[
         Path | None, typer.Option(help="Also write the reset neurons to this file, for --reset-set.")
     ] = None,
+    workers: Annotated[int, typer.Option(help="Threads that fuse; 0: one for each core, at most 8.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run with the same inputs and settings was.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all inputs, print the plan, write nothing.")
     ] = False,
@@ -140,6 +144,8 @@ def apply(
     )
     if save_reset_set and not reset.ratio:
         raise InputError("--save-reset-set", "a reset ratio above 0", "0", "add --reset-ratio 0.01 --calibration FILE")
+    if workers < 0:
+        raise InputError("--workers", "a number of threads, or 0", str(workers), "leave it out")
     # Imported late: torch takes seconds, and --help must not wait for it.
     from . import checkpoint
     from .checkpoint import reset_file
@@ -149,7 +155,7 @@ def apply(
     if dry_run:
         check_output(plan, output, "--output")
     else:
-        checkpoint.prepare(plan, output, "--output")
+        checkpoint.prepare(plan, output, "--output", resume)
     if save_reset_set:
         reset_file.check_new(save_reset_set, "--save-reset-set")
     if reset.set_path:
@@ -162,19 +168,44 @@ def apply(
         _print_plan(_plan_record(plan, reset, output), as_json)
         return
     with checkpoint.bars() as progress:
-        inputs = checkpoint.read_inputs(plan, progress=progress)
+        inputs = None
         if reset.ratio:
             from .probe.measure import measure
 
+            inputs = checkpoint.read_inputs(plan, progress=progress)
             found = measure(plan, reset, inputs, "--")
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
-        manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress)
+        shards = checkpoint.local(workers or checkpoint.workers())
+        manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress, resume=resume, shards=shards)
     if save_reset_set and plan.reset:
         reset_file.save(plan.reset.chosen, save_reset_set)
     if as_json:
         print(json.dumps(manifest, indent=2))
     else:
         print(_summary(manifest, output))
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="A rejuvenated checkpoint.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is wrong as JSON on stdout.")] = False,
+) -> None:
+    """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json.
+
+    Exit code 0 when it is as it was written, 2 when it is not; a line for each file that differs, is missing, or is
+    weights that the manifest does not know.
+    """
+    from . import checkpoint
+
+    with checkpoint.bars() as progress:
+        problems = checkpoint.verify(directory, "DIRECTORY", progress)
+    if as_json:
+        print(json.dumps(problems, indent=2))
+    else:
+        print(
+            "\n".join(f"{file}: {problem}" for file, problem in problems.items()) or f"{directory}: as it was written"
+        )
+    raise typer.Exit(2 if problems else 0)
 
 
 @app.command("reset-set")
@@ -235,7 +266,7 @@ def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, An
         "copied_names": [operation.name for operation in plan.copied],
         "weight_files": len(plan.sft.headers),
         "weight_bytes": plan.weight_bytes,
-        "files_copied": list(plan.sft.side_files),
+        "files_copied": list(plan.side_files),
         "output_bytes": plan.output_bytes,
     }
 

@@ -25,8 +25,8 @@ from .headers import BITS, FLOATING, Header, TensorInfo
 ALGORITHM = "xxh3-128-pieces"
 """How manifests name this digest: a change of anything here is another name."""
 
-ELEMENTS = 1 << 19
-"""Elements in a piece: 1 MiB of bfloat16. Three such buffers stay in the last-level cache of a core."""
+ELEMENTS = 1 << 18
+"""Elements in a piece: 512 KiB of bfloat16, so that three buffers stay in a processor's cache (measured: best)."""
 
 _DIGEST_BYTES = 16
 
