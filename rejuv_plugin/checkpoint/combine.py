@@ -6,18 +6,21 @@ import logging
 import math
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from ..ops.drift import Drift, drift
-from ..ops.fusion import fuse
-from ..ops.reset import fuse_and_reset, reset_alpha
+from ..ops.drift import Drift
 from .headers import BITS
 from .plan import Fuse, Plan
 
+# torch is imported where it is used: a large model needs it for odd elements at most, and its import takes longer than
+# the fusion of a gigabyte.
+if TYPE_CHECKING:
+    import torch
+
 _log = logging.getLogger(__name__)
-_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
 # 192 KiB in float64, so that the temporaries of torch's arithmetic stay in the processor's cache: four times as fast as
 # 32 MiB, on one core. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
@@ -86,6 +89,12 @@ class Combine:
     def _in_torch(
         self, first: int, count: int, base: memoryview, sft: memoryview, output: memoryview
     ) -> tuple[Drift, Drift]:
+        import torch
+
+        from ..ops.drift import drift
+        from ..ops.fusion import fuse
+        from ..ops.reset import fuse_and_reset
+
         moved, fused = Drift(), Drift()
         for start in range(0, count, _CHUNK_ELEMENTS):
             end = min(start + _CHUNK_ELEMENTS, count)
@@ -94,16 +103,16 @@ class Combine:
             if self._member is None or self._omega is None:
                 mixed = fuse(ours, theirs, self._alpha, theirs.dtype)
             else:
-                chosen = self._member[self._index(first + start, first + end)]
+                chosen = torch.from_numpy(self._member[self._index(first + start, first + end)])
                 mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, theirs.dtype)
             _tensor(output, self._operation.sft.dtype, start, end).copy_(mixed)
             moved += drift(theirs, ours)
             fused += drift(mixed, ours)
         return moved, fused
 
-    def _index(self, first: int, last: int) -> torch.Tensor:
+    def _index(self, first: int, last: int) -> np.ndarray:
         """``[last - first]``: the row or column of each element."""
-        flat = torch.arange(first, last)
+        flat = np.arange(first, last)
         return flat // self._row if self._by_row else flat % self._row
 
     def _each_alpha(self) -> np.ndarray:
@@ -112,19 +121,22 @@ class Combine:
         if self._member is None or self._omega is None:
             self._row = max(1, math.prod(shape))
             return np.array([self._alpha])
-        reset = reset_alpha(self._alpha, self._omega)
-        return np.where(self._member.numpy(), reset, self._alpha)
+        from ..ops.reset import reset_alpha
+
+        return np.where(self._member, reset_alpha(self._alpha, self._omega), self._alpha)
 
 
-def _member(operation: Fuse) -> torch.Tensor:
+def _member(operation: Fuse) -> np.ndarray:
     """Which rows or columns are reset: ``[rows or columns]`` bool."""
     part = operation.reset
     assert part is not None
-    member = torch.zeros(operation.sft.shape[part.dim], dtype=torch.bool)
+    member = np.zeros(operation.sft.shape[part.dim], dtype=bool)
     member[list(part.indices)] = True
     return member
 
 
-def _tensor(data: memoryview, dtype: str, start: int, end: int) -> torch.Tensor:
+def _tensor(data: memoryview, dtype: str, start: int, end: int) -> "torch.Tensor":
+    import torch
+
     width = BITS[dtype] // 8
-    return torch.frombuffer(data[start * width : end * width], dtype=_TORCH_DTYPES[dtype])
+    return torch.frombuffer(data[start * width : end * width], dtype=getattr(torch, _TORCH_DTYPES[dtype]))

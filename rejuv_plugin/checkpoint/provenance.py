@@ -8,10 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .. import __version__
 from ..neurons.modules import modules_of
@@ -142,7 +141,7 @@ def manifest(
         "format": FORMAT,
         "key": content_key(plan, inputs),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"rejuv-plugin": __version__, "torch": torch.__version__},
+        "versions": {"rejuv-plugin": __version__, "torch": version("torch")},
         "settings": settings(plan),
         "inputs": {"base": _input(plan.base, inputs.base), "sft": _input(plan.sft, inputs.sft)},
         "digest": ALGORITHM,

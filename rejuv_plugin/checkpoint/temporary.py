@@ -36,9 +36,9 @@ def all_or_nothing(output: Path, key: str, adopted: Path | None = None, keep: bo
         try:
             yield directory
             for folder in (*(path for path in directory.iterdir() if path.is_dir()), directory):
-                _sync_directory(folder)
+                flush(folder)
             _rename(directory, output, key)
-            _sync_directory(output.parent)
+            flush(output.parent)
         except BaseException as error:
             if not (keep and isinstance(error, (OSError, KeyboardInterrupt))):
                 shutil.rmtree(directory, ignore_errors=True)
@@ -117,7 +117,8 @@ def _rename(directory: Path, output: Path, key: str) -> None:
         raise
 
 
-def _sync_directory(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

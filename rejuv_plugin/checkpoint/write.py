@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .plan import Plan
 from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_like_one, manifest, read_inputs
 from .stream import Shard, write_weights
 from .target import check_output
-from .temporary import abandoned, all_or_nothing, durable, named, remove
+from .temporary import abandoned, all_or_nothing, durable, flush, named, remove
 
 # Writes weight files of a plan to a directory, durably, and yields each as it is finished, in any order. The last
 # argument is called with the bytes written since the last call.
@@ -118,10 +119,19 @@ def local(count: int) -> ShardWriter:
     """Write weight files in this process, one after the other, each by ``count`` threads."""
 
     def write_all(plan: Plan, files: Sequence[str], directory: Path, advance: Callable[[int], None]) -> Iterator[Shard]:
-        for file in files:
-            with durable(directory / file) as target:
-                shard = write_weights(plan, file, target, advance, count)
-            yield shard
+        # The disk takes a file while the next one is fused; only then is it finished.
+        with ThreadPoolExecutor(1, thread_name_prefix="rejuvenation-flush") as flusher:
+            flushing: tuple[Shard, Future[None]] | None = None
+            for file in files:
+                with (directory / file).open("wb") as target:
+                    shard = write_weights(plan, file, target, advance, count)
+                if flushing:
+                    flushing[1].result()
+                    yield flushing[0]
+                flushing = shard, flusher.submit(flush, directory / file)
+            if flushing:
+                flushing[1].result()
+                yield flushing[0]
 
     return write_all
 

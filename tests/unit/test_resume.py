@@ -22,7 +22,7 @@ from rejuv_plugin.errors import InputError
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    make_pair(tmp_path, max_shard_size="20KB")
+    make_pair(tmp_path, max_shard_size="9KB")
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def killed(pair: Path, into: str = "out") -> Path:
     if child == 0:
 
         def die(phase: str, done: int, total: int) -> None:
-            if phase == "write" and done > 0.6 * total:
+            if phase == "write" and done > 0.7 * total:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         try:
@@ -181,7 +181,7 @@ def test_the_cache_goes_on_by_itself(pair: Path) -> None:
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_failure_of_the_system_keeps_the_work_if_asked(pair: Path, resume: bool) -> None:
     def fail(phase: str, done: int, total: int) -> None:
-        if done > 0.6 * total:
+        if done > 0.7 * total:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output"):
