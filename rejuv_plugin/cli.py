@@ -64,6 +64,11 @@ def apply(
         float,
         typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
+    only: Annotated[str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")] = "*",
+    exclude_tensors: Annotated[str, typer.Option(help="Tensors not to fuse, as --only.")] = "",
+    grown_vocabulary: Annotated[
+        str, typer.Option(help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
+    ] = FusionConfig.grown_vocabulary,
     reset_ratio: Annotated[
         float, typer.Option(help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
     ] = ResetConfig.ratio,
@@ -127,7 +132,9 @@ def apply(
         rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
         --reset-set runs/neurons.json
     """
-    fusion = _as_options(FusionConfig, alpha=alpha)
+    fusion = _as_options(
+        FusionConfig, alpha=alpha, only=only, exclude=exclude_tensors, grown_vocabulary=grown_vocabulary
+    )
     reset = _as_options(
         ResetConfig,
         ratio=reset_ratio,
@@ -152,6 +159,10 @@ def apply(
     from .checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
+    if plan.adapter and reset.ratio:
+        raise InputError(
+            "--sft", "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it, or fuse alone"
+        )
     if dry_run:
         check_output(plan, output, "--output")
     else:
@@ -249,7 +260,7 @@ def _as_options(settings: type[Settings], **values: Any) -> Settings:
     try:
         return settings(**values)
     except InputError as error:
-        option = _OPTIONS.get(error.key, error.key)
+        option = _OPTIONS.get(error.key, error.key).replace("_", "-")
         raise InputError(f"--{option}", error.expected, error.got, error.fix) from None
 
 

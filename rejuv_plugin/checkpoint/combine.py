@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops.drift import Drift
+from .adapter_values import sft_values
 from .headers import BITS
 from .plan import Fuse, Plan
 
@@ -50,7 +51,8 @@ class Combine:
         self._member = _member(operation) if self._omega is not None else None
         self._kernel = None
         dtypes = {operation.sft.dtype, operation.base.dtype}
-        if plan.parameters_fused >= _KERNEL_FROM_PARAMETERS and dtypes <= set(_KERNEL_DTYPES):
+        self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
+        if plan.adapter is None and plan.parameters_fused >= _KERNEL_FROM_PARAMETERS and dtypes <= set(_KERNEL_DTYPES):
             self._kernel = kernel()
         shape = operation.sft.shape
         self._row = max(1, math.prod(shape[1:]))
@@ -100,11 +102,14 @@ class Combine:
             end = min(start + _CHUNK_ELEMENTS, count)
             ours = _tensor(base, self._operation.base.dtype, start, end)
             theirs = _tensor(sft, self._operation.sft.dtype, start, end)
+            dtype = theirs.dtype
+            if self._sft_values:
+                theirs = self._sft_values(first + start, first + end, ours)
             if self._member is None or self._omega is None:
-                mixed = fuse(ours, theirs, self._alpha, theirs.dtype)
+                mixed = fuse(ours, theirs, self._alpha, dtype)
             else:
                 chosen = torch.from_numpy(self._member[self._index(first + start, first + end)])
-                mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, theirs.dtype)
+                mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, dtype)
             _tensor(output, self._operation.sft.dtype, start, end).copy_(mixed)
             moved += drift(theirs, ours)
             fused += drift(mixed, ours)

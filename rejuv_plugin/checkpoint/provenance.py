@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config import FusionConfig
 from ..neurons.modules import modules_of
 from ..neurons.reset_set import shares
 from ..ops.drift import Drift
@@ -45,13 +46,13 @@ def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None 
     Raises:
         InputError: base and SFT hold the same bytes under two paths.
     """
-    files: dict[Path, Header | None] = dict.fromkeys(plan.side_files.values())
+    files: dict[Path, Header | None] = dict.fromkeys(plan.sft_paths.values())
     for side in (plan.base, plan.sft):
         files |= {side.root / file: header for file, header in side.headers.items()}
     digests = digest_files(files, memo, progress)
     found = Inputs(
         {file: digests[plan.base.root / file] for file in sorted(plan.base.headers)},
-        {file: digests[plan.sft.root / file] for file in sorted({*plan.sft.headers, *plan.side_files})},
+        {name: digests[path] for name, path in sorted(plan.sft_paths.items())},
     )
     check_distinct(plan, found)
     return found
@@ -78,7 +79,11 @@ def inputs_of(plan: Plan, shards: Sequence[Shard], outputs: Mapping[str, str]) -
     for file, digest in digests.items():
         digest.complete(plan.base.root / file)
     base = {file: digests[file].file for file in sorted(digests)}
-    sft = {shard.file: shard.sft for shard in shards} | {name: outputs[name] for name in plan.side_files}
+    sft = {shard.file: shard.sft for shard in shards}
+    if plan.adapter:
+        files = {plan.sft_paths[name]: plan.sft.headers.get(name) for name in plan.sft_paths.keys() - plan.side_files}
+        sft = {path.name: digest for path, digest in digest_files(files).items()}
+    sft |= {name: outputs[name] for name in plan.side_files}
     return Inputs(base, {file: sft[file] for file in sorted(sft)})
 
 
@@ -113,7 +118,14 @@ def content_key(plan: Plan, inputs: Inputs) -> str:
 
 def settings(plan: Plan) -> dict[str, Any]:
     """The settings that decide the output's bytes. A reset counts by its neurons, however they were found."""
-    found: dict[str, Any] = {"fusion": asdict(plan.fusion)}
+    defaults = FusionConfig()
+    # Settings that came later count only where they are used, so that they leave older keys as they are.
+    fusion = {
+        name: value
+        for name, value in asdict(plan.fusion).items()
+        if name == "alpha" or value != getattr(defaults, name)
+    }
+    found: dict[str, Any] = {"fusion": fusion}
     if plan.reset:
         found["reset"] = {"omega": plan.reset.omega, "set": plan.reset.chosen.digest}
     return found
@@ -143,13 +155,17 @@ def manifest(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"rejuv-plugin": __version__, "torch": version("torch")},
         "settings": settings(plan),
-        "inputs": {"base": _input(plan.base, inputs.base), "sft": _input(plan.sft, inputs.sft)},
+        "inputs": {
+            "base": _input(plan.base, inputs.base, {file: plan.base.root / file for file in plan.base.headers}),
+            "sft": _input(plan.sft, inputs.sft, plan.sft_paths),
+        },
         "digest": ALGORITHM,
         "outputs": {file: {"digest": outputs[file], "size": sizes[file]} for file in sorted(outputs)},
         "tensors": {
             "fused": len(plan.fused),
             "copied": len(plan.copied),
             "copied_names": [operation.name for operation in plan.copied],
+            **_by_reason(plan),
         },
         "parameters_fused": plan.parameters_fused,
         **({"reset": _reset(plan, plan.reset)} if plan.reset else {}),
@@ -163,7 +179,7 @@ def manifest(
 
 def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
     chosen = reset.chosen
-    layers = {module.name: module.layer for module in modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)}
+    layers = {module.name: module.layer for module in modules_of(plan.layout.config, plan.layout.shapes, plan.sft.key)}
     return {
         "omega": reset.omega,
         "set": chosen.digest,
@@ -176,14 +192,25 @@ def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
     }
 
 
-def _input(checkpoint: Checkpoint, digests: Mapping[str, str]) -> dict[str, Any]:
+def _by_reason(plan: Plan) -> dict[str, Any]:
+    """What is not as one would expect: tensors that keep their bits for another reason than their dtype, and rows."""
+    found: dict[str, Any] = {}
+    for reason, entry in (("only in SFT", "only_in_sft"), ("left out", "left_out")):
+        if names := [operation.name for operation in plan.copied if operation.why == reason]:
+            found[entry] = names
+    kept = {op.name: op.sft.shape[0] - op.base.shape[0] for op in plan.fused if op.common < op.sft.elements}
+    if kept:
+        found["rows_kept"] = kept
+    if plan.adapter:
+        found["adapter"] = {"low_rank": len(plan.adapter.added), "replaced": len(plan.adapter.replaced)}
+    return found
+
+
+def _input(checkpoint: Checkpoint, digests: Mapping[str, str], paths: Mapping[str, Path]) -> dict[str, Any]:
     return {
         "given": checkpoint.given,
         "path": str(checkpoint.root),
-        "files": {
-            file: {"digest": digest, "size": (checkpoint.root / file).stat().st_size}
-            for file, digest in digests.items()
-        },
+        "files": {file: {"digest": digest, "size": paths[file].stat().st_size} for file, digest in digests.items()},
     }
 
 

@@ -207,8 +207,14 @@ class _Writer:
         first, count = piece.first // width, length // width
         path = self._base_paths[operation.base.file]
         start = operation.base.start + first * base_width
-        base = read_exactly(self._base[operation.base.file], start, base[: count * base_width], path)
-        output = output[:length]
-        moved, fused = self._combine[operation.name](first, count, base, sft, output)
+        # Of a grown vocabulary, the last rows have no base: they stay as they are.
+        common = max(0, min(count, operation.common - first))
+        base = read_exactly(self._base[operation.base.file], start, base[: common * base_width], path)
+        output, both = output[:length], common * width
+        output[both:] = sft[both:]
+        moved, fused = Drift(), Drift()
+        if common:
+            moved, fused = self._combine[operation.name](first, common, base, sft[:both], output[:both])
         self.put(info.start + piece.first, output)
-        return _Done(piece, digest, hash_piece(base), hash_piece(output), moved, fused)
+        whole = operation.base.elements == info.elements
+        return _Done(piece, digest, hash_piece(base) if whole else b"", hash_piece(output), moved, fused)

@@ -173,7 +173,7 @@ def _fill(
     if inputs is not None:
         # Else the content key, which other runs find this output by, would be that of other content.
         changed += [plan.base.root / file for file in read.base if inputs.base[file] != read.base[file]]
-        changed += [plan.sft.root / file for file in read.sft if inputs.sft[file] != read.sft[file]]
+        changed += [plan.sft_paths[file] for file in read.sft if inputs.sft[file] != read.sft[file]]
     if changed:
         raise OSError(f"{changed[0]} changed while it was read")
     check_distinct(plan, read)
