@@ -17,7 +17,7 @@ from .config import FusionConfig, ResetConfig
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .checkpoint import Plan
+    from .checkpoint import Plan, ShardWriter
 
 Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
@@ -99,6 +99,9 @@ def apply(
         Path | None, typer.Option(help="Also write the reset neurons to this file, for --reset-set.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that fuse; 0: one for each core, at most 8.")] = 0,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread the files over the Ray cluster of this machine: a shared disk.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run with the same inputs and settings was.")
     ] = False,
@@ -186,7 +189,7 @@ def apply(
             inputs = checkpoint.read_inputs(plan, progress=progress)
             found = measure(plan, reset, inputs, "--")
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
-        shards = checkpoint.local(workers or checkpoint.workers())
+        shards = _over_cluster() if ray else checkpoint.local(workers or checkpoint.workers())
         manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress, resume=resume, shards=shards)
     if save_reset_set and plan.reset:
         reset_file.save(plan.reset.chosen, save_reset_set)
@@ -249,6 +252,13 @@ def status() -> None:
     lines, loaded = report()
     print("\n".join(lines))
     raise typer.Exit(0 if loaded else 1)
+
+
+def _over_cluster() -> "ShardWriter":
+    from .integrations import ray_shards
+
+    ray_shards.connect("--ray")
+    return ray_shards.over_cluster()
 
 
 # Where an option is not named like its field.

@@ -19,12 +19,15 @@ from .progress import bars
 from .provenance import read_inputs
 from .reset import plan_reset
 from .source import is_hub_name
+from .stream import Shard
 from .verify import verify
-from .write import apply, local, prepare, workers
+from .write import ShardWriter, apply, local, prepare, workers
 
 __all__ = [
     "Materialised",
     "Plan",
+    "Shard",
+    "ShardWriter",
     "apply",
     "bars",
     "check_cache",

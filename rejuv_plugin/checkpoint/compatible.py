@@ -102,6 +102,9 @@ def _is_extra_head(name: str, base: Checkpoint) -> bool:
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     """Whether input and output embeddings are one tensor. A flag that config.json leaves out agrees with any."""
     flags = {side.key: _of_text(side, "tie_word_embeddings") for side in (base, sft)}
+    for key, flag in flags.items():
+        if flag is not None and not isinstance(flag, bool):
+            raise InputError(key, "true or false for tie_word_embeddings in config.json", repr(flag), "correct it")
     stated = {flag for flag in flags.values() if flag is not None}
     if len(stated) > 1:
         raise InputError(
