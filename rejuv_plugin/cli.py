@@ -15,9 +15,10 @@ import typer
 from . import __version__
 from .config import FusionConfig, ResetConfig
 from .errors import InputError
+from .report.apply import print_plan, summary
 
 if TYPE_CHECKING:
-    from .checkpoint import Plan, ShardWriter
+    from .checkpoint import Plan
 
 Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
@@ -64,8 +65,10 @@ def apply(
         float,
         typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
-    only: Annotated[str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")] = "*",
-    exclude_tensors: Annotated[str, typer.Option(help="Tensors not to fuse, as --only.")] = "",
+    only_tensors: Annotated[
+        str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
+    ] = "*",
+    exclude_tensors: Annotated[str, typer.Option(help="Tensors not to fuse, as --only-tensors.")] = "",
     grown_vocabulary: Annotated[
         str, typer.Option(help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
     ] = FusionConfig.grown_vocabulary,
@@ -136,7 +139,11 @@ def apply(
         --reset-set runs/neurons.json
     """
     fusion = _as_options(
-        FusionConfig, alpha=alpha, only=only, exclude=exclude_tensors, grown_vocabulary=grown_vocabulary
+        FusionConfig,
+        alpha=alpha,
+        only_tensors=only_tensors,
+        exclude_tensors=exclude_tensors,
+        grown_vocabulary=grown_vocabulary,
     )
     reset = _as_options(
         ResetConfig,
@@ -179,8 +186,14 @@ def apply(
 
         check_inputs(plan, reset, "--")
     if dry_run:
-        _print_plan(_plan_record(plan, reset, output), as_json)
+        print_plan(_plan_record(plan, reset, output), as_json)
         return
+    shards = checkpoint.local(workers or checkpoint.workers())
+    if ray:
+        from .integrations import ray_shards
+
+        ray_shards.connect("--ray")
+        shards = ray_shards.over_cluster()
     with checkpoint.bars() as progress:
         inputs = None
         if reset.ratio:
@@ -189,14 +202,13 @@ def apply(
             inputs = checkpoint.read_inputs(plan, progress=progress)
             found = measure(plan, reset, inputs, "--")
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
-        shards = _over_cluster() if ray else checkpoint.local(workers or checkpoint.workers())
         manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress, resume=resume, shards=shards)
     if save_reset_set and plan.reset:
         reset_file.save(plan.reset.chosen, save_reset_set)
     if as_json:
         print(json.dumps(manifest, indent=2))
     else:
-        print(_summary(manifest, output))
+        print(summary(manifest, output))
 
 
 @app.command()
@@ -204,10 +216,9 @@ def verify(
     directory: Annotated[Path, typer.Argument(help="A rejuvenated checkpoint.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print what is wrong as JSON on stdout.")] = False,
 ) -> None:
-    """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json.
+    """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json: a line for each file that differs.
 
-    Exit code 0 when it is as it was written, 2 when it is not; a line for each file that differs, is missing, or is
-    weights that the manifest does not know.
+    Exit code 0 when it is as it was written, 2 when it is not.
     """
     from . import checkpoint
 
@@ -254,13 +265,6 @@ def status() -> None:
     raise typer.Exit(0 if loaded else 1)
 
 
-def _over_cluster() -> "ShardWriter":
-    from .integrations import ray_shards
-
-    ray_shards.connect("--ray")
-    return ray_shards.over_cluster()
-
-
 # Where an option is not named like its field.
 _OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set"}
 
@@ -296,31 +300,3 @@ def _planned_reset(plan: "Plan", reset: ResetConfig) -> str:
     if plan.reset:
         return f"{plan.parameters_reset:,} parameters, omega {reset.omega}"
     return f"neurons to be measured, ratio {reset.ratio}, omega {reset.omega}" if reset.wanted else "none"
-
-
-def _print_plan(record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(record, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("plan", "value", title="Dry run: inputs are good, nothing was written")
-    for name, value in record.items():
-        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name, shown)
-    Console().print(table)
-
-
-def _summary(manifest: dict[str, Any], output: Path) -> str:
-    drift = manifest["drift_from_base"]
-    sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
-    moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
-    reset = manifest.get("reset")
-    how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
-    return (
-        f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
-        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
-        f"from base {moved}, {manifest['seconds']} s. Written to {output}; where it comes from: "
-        f"{output / 'rejuvenation.json'}"
-    )

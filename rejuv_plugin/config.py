@@ -24,11 +24,11 @@ class FusionConfig:
     checkpoint have another dtype). The paper's default is 0.5 and it sweeps 0.40 to 0.60; smaller favours
     out-of-distribution tasks, larger in-distribution ones."""
 
-    only: str = "*"
+    only_tensors: str = "*"
     """Tensors to fuse: shell patterns separated by white space. All others keep the SFT checkpoint's bits."""
 
-    exclude: str = ""
-    """Tensors to leave out, as ``only``: they keep the SFT checkpoint's bits."""
+    exclude_tensors: str = ""
+    """Tensors to leave out, as ``only_tensors``: they keep the SFT checkpoint's bits."""
 
     grown_vocabulary: str = "refuse"
     """What to do when embeddings have other numbers of rows: ``refuse``, or ``keep`` the rows that only the SFT

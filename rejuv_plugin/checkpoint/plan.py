@@ -138,7 +138,15 @@ class Plan:
         return (*(self.base.root / file for file in self.base.headers), *self.sft_paths.values())
 
 
-def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "--base", sft_key: str = "--sft") -> Plan:
+def plan_fusion(
+    base: str,
+    sft: str,
+    fusion: FusionConfig,
+    *,
+    base_key: str = "--base",
+    sft_key: str = "--sft",
+    fusion_key: str = "--",
+) -> Plan:
     """Plan the fusion of two checkpoints. Reads headers and JSON files, no weights; writes nothing.
 
     Args:
@@ -147,6 +155,7 @@ def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "-
         fusion: the settings.
         base_key: how errors name ``base``: a command-line option or a configuration key.
         sft_key: how errors name ``sft``.
+        fusion_key: how errors name the settings: what comes before a setting's name.
 
     Raises:
         InputError: a checkpoint is missing, damaged, a pickle or quantised, or the two are not states of one model.
@@ -155,10 +164,10 @@ def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "-
     root = locate(sft, sft_key)
     if is_adapter(root):
         theirs, adapter = read_adapter(sft, root, sft_key, ours)
-        return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion), adapter=adapter)
+        return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter)
     theirs = read_checkpoint(sft, sft_key)
     partners = check_compatible(ours, theirs, fusion.grown_vocabulary)
-    chosen = _chosen(fusion, theirs)
+    chosen = _chosen(fusion, theirs, fusion_key)
     operations: list[Fuse | Copy] = []
     for name, info in theirs.tensors.items():
         if info.dtype not in FLOATING:
@@ -172,11 +181,14 @@ def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "-
     return Plan(ours, theirs, fusion, tuple(operations))
 
 
-def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig) -> tuple[Fuse | Copy, ...]:
-    if (fusion.only, fusion.exclude) != ("*", ""):
+def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: str) -> tuple[Fuse | Copy, ...]:
+    if (fusion.only_tensors, fusion.exclude_tensors) != ("*", ""):
         # What they leave out keeps the SFT checkpoint's bits, and there is no such checkpoint.
         raise InputError(
-            "exclude" if fusion.exclude else "only", "no patterns with a LoRA adapter", "some", "leave them out"
+            _key(key, "exclude_tensors" if fusion.exclude_tensors else "only_tensors"),
+            "no patterns with a LoRA adapter",
+            "some",
+            "leave them out",
         )
     operations: list[Fuse | Copy] = []
     for name, info in base.tensors.items():
@@ -189,20 +201,27 @@ def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig) -> tup
     return tuple(operations)
 
 
-def _chosen(fusion: FusionConfig, sft: Checkpoint) -> set[str]:
+def _chosen(fusion: FusionConfig, sft: Checkpoint, key: str) -> set[str]:
     """The tensors that the patterns of the settings choose."""
     found = {}
-    for setting in ("only", "exclude"):
+    for setting in ("only_tensors", "exclude_tensors"):
         patterns = getattr(fusion, setting).split()
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in sft.tensors):
                 raise InputError(
-                    setting,
+                    _key(key, setting),
                     f"patterns that match tensors of {sft.key}",
                     repr(pattern),
                     "see rejuv apply --dry-run --json",
                 )
         found[setting] = {name for name in sft.tensors if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    if not found["only"] - found["exclude"]:
-        raise InputError("only", "patterns that leave something to fuse", "none left", "see --only and --exclude")
-    return found["only"] - found["exclude"]
+    chosen = found["only_tensors"] - found["exclude_tensors"]
+    if not chosen:
+        raise InputError(
+            _key(key, "only_tensors"), "patterns that leave something to fuse", "none left", "exclude less"
+        )
+    return chosen
+
+
+def _key(prefix: str, setting: str) -> str:
+    return prefix + (setting.replace("_", "-") if prefix == "--" else setting)

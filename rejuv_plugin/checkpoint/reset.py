@@ -32,7 +32,10 @@ def plan_reset(plan: Plan, chosen: ResetSet, omega: float, key: str) -> Plan:
     for name in slices:
         if name not in fused:
             raise InputError(
-                key, "neurons of tensors that are fused", f"{name}, which is not", "widen --only or --exclude"
+                key,
+                "neurons of tensors that are fused",
+                f"{name}, which is not",
+                "let only_tensors and exclude_tensors leave it in",
             )
     operations = tuple(_with(operation, slices) for operation in plan.operations)
     return replace(plan, operations=operations, reset=Reset(omega, chosen))

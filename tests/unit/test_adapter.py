@@ -199,8 +199,8 @@ def test_an_adapter_of_another_model(tmp_path: Path, edit: Callable, says: str) 
 
 def test_tied_embeddings_and_patterns_are_refused(tmp_path: Path) -> None:
     file = make(tmp_path) / "adapter_model.safetensors"
-    with pytest.raises(InputError, match=r"^exclude: .*no patterns with a LoRA adapter"):
-        run(tmp_path, exclude="lm_head*")
+    with pytest.raises(InputError, match=r"^--exclude-tensors: .*no patterns with a LoRA adapter"):
+        run(tmp_path, exclude_tensors="lm_head*")
     tensors = load_file(file)
     tensors[f"{STORED}lm_head.weight"] = torch.ones(64, 32)
     save_file(tensors, file)

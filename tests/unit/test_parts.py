@@ -35,9 +35,9 @@ def assert_parts(tmp_path: Path, kept: set[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "left_out"),
     [
-        ({"exclude": "lm_head.* *embed*"}, lambda name: name in (EMBED, HEAD)),
-        ({"only": "*.layers.0.* lm_head.weight"}, lambda name: ".layers.0." not in name and name != HEAD),
-        ({"only": "*.mlp.*", "exclude": "*.layers.1.*"}, lambda name: ".layers.0.mlp" not in name),
+        ({"exclude_tensors": "lm_head.* *embed*"}, lambda name: name in (EMBED, HEAD)),
+        ({"only_tensors": "*.layers.0.* lm_head.weight"}, lambda name: ".layers.0." not in name and name != HEAD),
+        ({"only_tensors": "*.mlp.*", "exclude_tensors": "*.layers.1.*"}, lambda name: ".layers.0.mlp" not in name),
     ],
 )
 def test_patterns(tmp_path: Path, options: dict, left_out) -> None:
@@ -51,7 +51,12 @@ def test_patterns(tmp_path: Path, options: dict, left_out) -> None:
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"only": "*.mpl.*"}, "only"), ({"exclude": "x"}, "exclude"), ({"exclude": "*"}, "only"), ({"only": ""}, "only")],
+    [
+        ({"only_tensors": "*.mpl.*"}, "--only-tensors"),
+        ({"exclude_tensors": "x"}, "--exclude-tensors"),
+        ({"exclude_tensors": "*"}, "--only-tensors"),
+        ({"only_tensors": ""}, "--only-tensors"),
+    ],
 )
 def test_patterns_that_miss(tmp_path: Path, options: dict, key: str) -> None:
     make_pair(tmp_path)
@@ -63,7 +68,7 @@ def test_neurons_of_what_is_left_out_cannot_be_reset(tmp_path: Path) -> None:
     make_pair(tmp_path)
     name = "model.layers.0.mlp.down_proj"
     chosen = ResetSet("qwen2", {name: Chosen("column", 48, (1,))}, {}, {}, {})
-    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(exclude="*.down_proj.*"))
+    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(exclude_tensors="*.down_proj.*"))
     with pytest.raises(InputError, match=rf"^--reset-set: expected neurons of tensors that are fused, got {name}"):
         plan_reset(plan, chosen, 1.0, "--reset-set")
 

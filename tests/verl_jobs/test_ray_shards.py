@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rejuv apply --ray` on a cluster of three nodes on this machine: the bytes of one process, even if a node is lost."""
 
+import os
 import subprocess
 import sys
 import time
@@ -107,7 +108,9 @@ def test_the_command_joins_the_cluster(tmp_path: Path, plan: Plan, cluster: Clus
     ]
     script = "from rejuv_plugin.cli import main; main()"
     command = [sys.executable, "-c", script, "apply", *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # Other clusters may run on this machine.
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     alone = record(plan, tmp_path / "alone", shards=local(1))
     for file in alone["outputs"]:

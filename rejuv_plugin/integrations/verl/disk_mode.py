@@ -48,6 +48,7 @@ def plan_of(job: Job) -> Plan:
         job.settings.fusion,
         base_key="rejuvenation.base_path",
         sft_key=MODEL_PATH,
+        fusion_key="rejuvenation.fusion.",
     )
     reset = job.settings.reset
     if plan.adapter and reset.ratio:
