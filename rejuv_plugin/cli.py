@@ -224,12 +224,8 @@ def verify(
 
     with checkpoint.bars() as progress:
         problems = checkpoint.verify(directory, "DIRECTORY", progress)
-    if as_json:
-        print(json.dumps(problems, indent=2))
-    else:
-        print(
-            "\n".join(f"{file}: {problem}" for file, problem in problems.items()) or f"{directory}: as it was written"
-        )
+    lines = [f"{file}: {problem}" for file, problem in problems.items()] or [f"{directory}: as it was written"]
+    print(json.dumps(problems, indent=2) if as_json else "\n".join(lines))
     raise typer.Exit(2 if problems else 0)
 
 
