@@ -40,8 +40,9 @@ def apply(
     """Write the rejuvenated checkpoint ``plan`` describes to the directory ``output``.
 
     A reader sees nothing at ``output``, or all of it. A run that raises leaves nothing behind; one that is killed
-    leaves ``<output>.tmp-<host>-<pid>``, which the next run on that host removes, or goes on with. Of several
-    processes with one ``output`` one works; the others wait and then use what it made, if it is what they would make.
+    leaves ``<output>.tmp-<host>-<pid>``, which the next run on that host removes, or goes on with, and the lock file
+    ``.<output>.lock``. Of several processes with one ``output`` one works; the others wait and then use what it made,
+    if it is what they would make.
 
     Args:
         plan: from `plan_fusion`.
