@@ -16,13 +16,14 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embedd
 _HEADS = ("lm_head", "embed_out")
 
 
-def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str = "refuse") -> dict[str, str]:
+def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, grown_key: str) -> dict[str, str]:
     """Check that every tensor of the SFT checkpoint has its base, and the reverse.
 
     Args:
         base: the base.
         sft: the SFT checkpoint.
         grown_vocabulary: ``keep`` lets embeddings have other numbers of rows.
+        grown_key: how errors name that setting.
 
     Returns:
         For each tensor name of ``sft`` the name of its base tensor: its own, but for tied embeddings. There
@@ -36,7 +37,7 @@ def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str = 
     _check_distinct(base, sft)
     _check_architecture(base, sft)
     partners = _base_names(base, sft)
-    _check_shapes(base, sft, partners, grown_vocabulary)
+    _check_shapes(base, sft, partners, grown_vocabulary, grown_key)
     return partners
 
 
@@ -132,7 +133,9 @@ def _partner(name: str, checkpoint: Checkpoint) -> str | None:
     return found[0] if len(found) == 1 and name.endswith(".weight") else None
 
 
-def _check_shapes(base: Checkpoint, sft: Checkpoint, names: dict[str, str], grown_vocabulary: str) -> None:
+def _check_shapes(
+    base: Checkpoint, sft: Checkpoint, names: dict[str, str], grown_vocabulary: str, grown_key: str
+) -> None:
     wrong = []
     for name, base_name in names.items():
         ours, theirs = base.tensors[base_name], sft.tensors[name]
@@ -155,7 +158,7 @@ def _check_shapes(base: Checkpoint, sft: Checkpoint, names: dict[str, str], grow
             base.key,
             f"the vocabulary of {sft.key}, {sft_rows} rows in {wrong[0][0]}",
             f"{rows} rows",
-            "--grown-vocabulary keep (grown_vocabulary=keep): rows that only the SFT checkpoint has stay as they are",
+            f"set {grown_key} to keep: rows that only the SFT checkpoint has then stay as they are",
         )
     name, shape, sft_shape = wrong[0]
     raise InputError(

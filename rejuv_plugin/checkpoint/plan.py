@@ -166,7 +166,7 @@ def plan_fusion(
         theirs, adapter = read_adapter(sft, root, sft_key, ours)
         return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter)
     theirs = read_checkpoint(sft, sft_key)
-    partners = check_compatible(ours, theirs, fusion.grown_vocabulary)
+    partners = check_compatible(ours, theirs, fusion.grown_vocabulary, _key(fusion_key, "grown_vocabulary"))
     chosen = _chosen(fusion, theirs, fusion_key)
     operations: list[Fuse | Copy] = []
     for name, info in theirs.tensors.items():
