@@ -24,6 +24,16 @@ class FusionConfig:
     checkpoint have another dtype). The paper's default is 0.5 and it sweeps 0.40 to 0.60; smaller favours
     out-of-distribution tasks, larger in-distribution ones."""
 
+    only_tensors: str = "*"
+    """Tensors to fuse: shell patterns separated by white space. All others keep the SFT checkpoint's bits."""
+
+    exclude_tensors: str = ""
+    """Tensors to leave out, as ``only_tensors``: they keep the SFT checkpoint's bits."""
+
+    grown_vocabulary: str = "refuse"
+    """What to do when embeddings have other numbers of rows: ``refuse``, or ``keep`` the rows that only the SFT
+    checkpoint has as they are there, and fuse the others."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
             raise InputError(
@@ -32,6 +42,7 @@ class FusionConfig:
                 repr(self.alpha),
                 "use 0.5, or a value of the paper's sweep (0.40 to 0.60)",
             )
+        _one_of("grown_vocabulary", self.grown_vocabulary, ("refuse", "keep"))
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
         object.__setattr__(self, "alpha", float(self.alpha))
 

@@ -7,8 +7,9 @@
     materialise(plan, "cache").path                                # one directory per content, made once
     plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
 
-To read in this order: source, headers, refused, layout, compatible, plan, reset, reset_file; digest, provenance,
-target, stream, write; locks, cache. Nothing here knows verl, Ray or the console command.
+To read in this order: source, headers, refused, layout, compatible, plan, reset, reset_file; pieces, combine, stream;
+digest, provenance, verify; target, temporary, journal, locks, write; cache. Nothing here knows verl,
+Ray or the console command.
 """
 
 from .cache import Materialised, check_cache, materialise
@@ -18,19 +19,26 @@ from .progress import bars
 from .provenance import read_inputs
 from .reset import plan_reset
 from .source import is_hub_name
-from .write import apply, prepare
+from .stream import Shard
+from .verify import verify
+from .write import ShardWriter, apply, local, prepare, workers
 
 __all__ = [
     "Materialised",
     "Plan",
+    "Shard",
+    "ShardWriter",
     "apply",
     "bars",
     "check_cache",
     "is_hub_name",
+    "local",
     "materialise",
     "plan_fusion",
     "plan_reset",
     "prepare",
     "read_checkpoint",
     "read_inputs",
+    "verify",
+    "workers",
 ]

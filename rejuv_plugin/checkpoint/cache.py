@@ -16,7 +16,7 @@ from .locks import locked
 from .plan import Plan
 from .provenance import FORMAT, Inputs, content_key, read_inputs
 from .target import check_outside, check_room, check_writable
-from .write import write
+from .write import ShardWriter, write
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def materialise(
     key: str = "rejuvenation.cache_dir",
     progress: Progress | None = None,
     approve: Callable[[str], None] | None = None,
+    shards: ShardWriter | None = None,
 ) -> Materialised:
     """The checkpoint that ``plan`` describes, made now or found in the cache.
 
@@ -52,6 +53,7 @@ def materialise(
         cache_dir: directory of the cache; created.
         key: how errors name ``cache_dir``.
         progress: called with ``("hash" or "write", bytes done, bytes in all)``; not while waiting for another process.
+        shards: how the weight files are written; default `write.local` with all cores.
         approve: called with the content key before anything is made under it; what it raises ends the call.
 
     Raises:
@@ -72,7 +74,7 @@ def materialise(
         if cached:
             manifest = read_valid(path, address, key)
         else:
-            manifest = write(plan, inputs, path, key=key, progress=progress, alone=True)
+            manifest = write(plan, inputs, path, key=key, progress=progress, alone=True, resume=True, shards=shards)
     return Materialised(path, manifest, cached, time.monotonic() - began)
 
 

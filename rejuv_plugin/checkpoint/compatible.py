@@ -16,13 +16,20 @@ _EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embedd
 _HEADS = ("lm_head", "embed_out")
 
 
-def check_compatible(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
+def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, grown_key: str) -> dict[str, str]:
     """Check that every tensor of the SFT checkpoint has its base, and the reverse.
+
+    Args:
+        base: the base.
+        sft: the SFT checkpoint.
+        grown_vocabulary: ``keep`` lets embeddings have other numbers of rows.
+        grown_key: how errors name that setting.
 
     Returns:
         For each tensor name of ``sft`` the name of its base tensor: its own, but for tied embeddings. There
         ``lm_head.weight`` may be stored in neither checkpoint, in one or in both; a tensor that only the SFT checkpoint
-        stores has the base's tied partner as its base.
+        stores has the base's tied partner as its base. Left out: heads that only the SFT checkpoint has (a value
+        head), all of modules beside the model.
 
     Raises:
         InputError: named by the base's key, since the SFT checkpoint is the one that the user trains.
@@ -30,7 +37,7 @@ def check_compatible(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     _check_distinct(base, sft)
     _check_architecture(base, sft)
     partners = _base_names(base, sft)
-    _check_shapes(base, sft, partners)
+    _check_shapes(base, sft, partners, grown_vocabulary, grown_key)
     return partners
 
 
@@ -68,6 +75,8 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     names, missing = {}, []
     for name in sft.tensors:
         partner = name if name in base.tensors else _partner(name, base) if tied else None
+        if partner is None and _is_extra_head(name, base):
+            continue
         if partner is None:
             missing.append(name)
         else:
@@ -85,9 +94,18 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     return names
 
 
+def _is_extra_head(name: str, base: Checkpoint) -> bool:
+    """Whether a tensor that the base does not have belongs to a module beside the model: ``v_head.summary.weight``."""
+    tops = {other.partition(".")[0] for other in base.tensors}
+    return name.partition(".")[0] not in tops and _module(name) not in _HEADS + _EMBEDDINGS
+
+
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     """Whether input and output embeddings are one tensor. A flag that config.json leaves out agrees with any."""
     flags = {side.key: _of_text(side, "tie_word_embeddings") for side in (base, sft)}
+    for key, flag in flags.items():
+        if flag is not None and not isinstance(flag, bool):
+            raise InputError(key, "true or false for tie_word_embeddings in config.json", repr(flag), "correct it")
     stated = {flag for flag in flags.values() if flag is not None}
     if len(stated) > 1:
         raise InputError(
@@ -115,7 +133,9 @@ def _partner(name: str, checkpoint: Checkpoint) -> str | None:
     return found[0] if len(found) == 1 and name.endswith(".weight") else None
 
 
-def _check_shapes(base: Checkpoint, sft: Checkpoint, names: dict[str, str]) -> None:
+def _check_shapes(
+    base: Checkpoint, sft: Checkpoint, names: dict[str, str], grown_vocabulary: str, grown_key: str
+) -> None:
     wrong = []
     for name, base_name in names.items():
         ours, theirs = base.tensors[base_name], sft.tensors[name]
@@ -131,12 +151,14 @@ def _check_shapes(base: Checkpoint, sft: Checkpoint, names: dict[str, str]) -> N
     if not wrong:
         return
     if _only_vocabulary(wrong):
+        if grown_vocabulary == "keep":
+            return
         rows, sft_rows = wrong[0][1][0], wrong[0][2][0]
         raise InputError(
             base.key,
             f"the vocabulary of {sft.key}, {sft_rows} rows in {wrong[0][0]}",
-            f"{rows} rows (fusing across vocabularies is not supported yet)",
-            f"resize the base's embeddings and save it: base.resize_token_embeddings({sft_rows})",
+            f"{rows} rows",
+            f"set {grown_key} to keep: rows that only the SFT checkpoint has then stay as they are",
         )
     name, shape, sft_shape = wrong[0]
     raise InputError(

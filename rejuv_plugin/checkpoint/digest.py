@@ -1,52 +1,106 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""SHA-256 of files, each read once as long as it does not change."""
+"""Digests of files, each read once as long as it does not change."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from .headers import Header
+from .pieces import Pieces, read_exactly
 
 # Called with the phase, what is done and what there is in all: bytes in these phases, examples in any other.
 Progress = Callable[[str, int, int], None]
 BYTE_PHASES = ("hash", "write")
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 1 << 20
 
 
-def sha256_files(paths: Iterable[Path], memo: Path | None = None, progress: Progress | None = None) -> dict[Path, str]:
-    """Hash files.
+def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of files, as 64 hexadecimal digits by path: for small ones, such as data."""
+    return {path: _whole(path, hashlib.sha256(), lambda count: None) for path in paths}
+
+
+def digest_files(
+    files: Mapping[Path, Header | None], memo: Path | None = None, progress: Progress | None = None
+) -> dict[Path, str]:
+    """Digests of a checkpoint's files: of weight files by `pieces`, of any other file XXH3-128 of its bytes.
 
     Args:
-        paths: the files; each is read in blocks of 8 MiB.
+        files: by path the header of a weight file, or None.
         memo: a JSON file that remembers digests by real path, size, modification time and inode. It is written
             atomically, ignored when it cannot be read or written, and never needed for a correct answer.
         progress: called with ``("hash", bytes done, bytes in all)``; files found in the memo are not counted.
 
     Returns:
-        Hexadecimal digests by path, as given.
+        32 hexadecimal digits by path, as given.
     """
+    return _digests({path: _reader(header) for path, header in files.items()}, memo, progress)
+
+
+def digest_bytes(data: bytes) -> str:
+    """The digest of a file that is no weight file, from its content."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+_Reader = Callable[[Path, Callable[[int], None]], str]
+
+
+def _digests(readers: Mapping[Path, _Reader], memo: Path | None, progress: Progress | None) -> dict[Path, str]:
     known = _read_memo(memo)
-    identities = {path: _identity(path) for path in paths}
-    unknown = [path for path, identity in identities.items() if identity not in known]
+    identities = {path: identity(path) for path in readers}
+    unknown = [path for path in readers if identities[path] not in known]
     total, done = sum(path.stat().st_size for path in unknown), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress("hash", done, total)
+
     for path in unknown:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-                done += len(block)
-                if progress:
-                    progress("hash", done, total)
-        known[identities[path]] = digest.hexdigest()
+        known[identities[path]] = readers[path](path, advance)
     if memo and unknown:
         _write_memo(memo, known)
     return {path: known[identity] for path, identity in identities.items()}
 
 
-def _identity(path: Path) -> str:
+def _reader(header: Header | None) -> _Reader:
+    if header is None:
+        return lambda path, advance: _whole(path, xxhash.xxh3_128(), advance)
+    return lambda path, advance: _by_pieces(path, header, advance)
+
+
+def _whole(path: Path, digest: Any, advance: Callable[[int], None]) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
+
+
+def _by_pieces(path: Path, header: Header, advance: Callable[[int], None]) -> str:
+    whole, buffer = xxhash.xxh3_128(), memoryview(bytearray(_BLOCK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        for start, end in Pieces(header).spans():
+            piece = xxhash.xxh3_128()
+            # Pieces of float64 are larger than the buffer, and a header may be very large.
+            for first in range(start, end, _BLOCK_BYTES):
+                part = buffer[: min(_BLOCK_BYTES, end - first)]
+                piece.update(read_exactly(file.fileno(), first, part, path))
+                advance(len(part))
+            whole.update(piece.digest())
+    return whole.hexdigest()
+
+
+def identity(path: Path) -> str:
+    """What tells a file from what it was before a change: real path, size, modification time and inode."""
     real = path.resolve()
     stat = real.stat()
     return f"{real}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
@@ -61,7 +115,7 @@ def _read_memo(memo: Path | None) -> dict[str, str]:
         return {}
     if not isinstance(content, dict):
         return {}
-    return {identity: digest for identity, digest in content.items() if isinstance(digest, str) and len(digest) == 64}
+    return {identity: digest for identity, digest in content.items() if isinstance(digest, str) and len(digest) == 32}
 
 
 def _write_memo(memo: Path, known: dict[str, str]) -> None:

@@ -36,6 +36,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     start: int
     end: int
+    name: str = ""
 
     @property
     def elements(self) -> int:
@@ -106,13 +107,13 @@ def _tensor(name: str, entry: Any, file: str, data_start: int) -> TensorInfo:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise _Damaged(f"describes tensor {name!r} without dtype, shape and data_offsets") from None
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise _Damaged(f"gives tensor {name!r} the unknown dtype {dtype!r}")
     if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
         raise _Damaged(f"gives tensor {name!r} a shape or offsets that are not natural numbers")
     if math.prod(shape) * BITS[dtype] != (end - start) * 8:
         raise _Damaged(f"gives tensor {name!r} {end - start} bytes for shape {shape} of {dtype}")
-    return TensorInfo(file, dtype, shape, data_start + start, data_start + end)
+    return TensorInfo(file, dtype, shape, data_start + start, data_start + end, name)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def read_checkpoint(given: str, key: str) -> Checkpoint:
         InputError: named ``key``; not found, no safetensors, damaged, quantised, or an index that does not fit.
     """
     root = locate(given, key)
-    config = _read_json(root / "config.json", key)
+    config = read_json(root / "config.json", key)
     indexed = (root / _INDEX).is_file()
     if not indexed and not (root / _SINGLE).is_file():
         raise no_safetensors(root, key)
@@ -79,11 +79,11 @@ def read_checkpoint(given: str, key: str) -> Checkpoint:
     refuse_quantised(config, tensors, key)
     # A hub name lies in a directory named by a commit hash, which tells nobody which model it is.
     label = root.name if Path(given).expanduser().is_dir() else given.rpartition("/")[2]
-    return Checkpoint(key, given, root, label, headers, tensors, config, _side_files(root, key))
+    return Checkpoint(key, given, root, label, headers, tensors, config, side_files(root, key))
 
 
 def _weight_map(root: Path, key: str) -> dict[str, str]:
-    weight_map = _read_json(root / _INDEX, key).get("weight_map")
+    weight_map = read_json(root / _INDEX, key).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(key, f"a weight_map in {_INDEX}", "none", _RESAVE)
     for name, file in weight_map.items():
@@ -114,7 +114,8 @@ def _merge(headers: Mapping[str, Header], weight_map: Mapping[str, str] | None, 
     return tensors
 
 
-def _side_files(root: Path, key: str) -> tuple[str, ...]:
+def side_files(root: Path, key: str) -> tuple[str, ...]:
+    """Names of the files in a directory that belong to a model and are not weights, sorted."""
     # Sub-directories hold other formats and training state, except this one, where transformers keeps chat templates.
     entries = [*root.iterdir(), *root.glob("additional_chat_templates/*.jinja")]
     names = []
@@ -128,7 +129,8 @@ def _side_files(root: Path, key: str) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _read_json(path: Path, key: str) -> dict[str, Any]:
+def read_json(path: Path, key: str) -> dict[str, Any]:
+    """A JSON object from a file, or `InputError` named ``key``."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -20,13 +20,18 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextmanager
-def locked(path: Path, key: str, makes: Path) -> Iterator[None]:
+def locked(path: Path, key: str, makes: Path, *, needed: bool = True, leave: bool = True) -> Iterator[bool]:
     """Hold the lock file ``path`` while the block runs, and wait for it as long as another process does.
 
     Args:
-        path: the lock file; created in a directory that exists, and left there.
+        path: the lock file; created in a directory that exists.
         key: how errors name its directory.
         makes: what is made under the lock: how the log names the wait.
+        needed: False on a file system without locks runs the block without one.
+        leave: whether the file stays.
+
+    Yields:
+        Whether another process held it at first.
 
     Raises:
         InputError: named ``key``; the lock file cannot be written, or the file system has no locks.
@@ -34,9 +39,13 @@ def locked(path: Path, key: str, makes: Path) -> Iterator[None]:
     # Never a lock that is a mere file: it would outlive a holder that is killed, and every later run would wait.
     lock = FileLock(path, fallback_to_soft=False)
     try:
-        _acquire(lock, makes)
+        waited = _acquire(lock, makes)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            if not needed:
+                path.unlink(missing_ok=True)
+                yield False
+                return
             raise InputError(
                 key,
                 "a directory on a file system with locks (flock)",
@@ -47,17 +56,22 @@ def locked(path: Path, key: str, makes: Path) -> Iterator[None]:
             key, "a directory that can be written", f"{path.parent} ({error.strerror})", f"set {key} elsewhere"
         ) from None
     try:
-        yield
+        yield waited
     finally:
+        if not leave:
+            # While it is held: who waits for the removed file notices that, and makes a new one.
+            path.unlink(missing_ok=True)
         lock.release()
 
 
-def _acquire(lock: FileLock, makes: Path) -> None:
-    seconds = _FIRST_SECONDS
+def _acquire(lock: FileLock, makes: Path) -> bool:
+    """Returns whether another process held it at first."""
+    seconds, waited = 0.0, False
     while True:
         try:
             lock.acquire(timeout=seconds)
-            return
+            return waited
         except Timeout:
-            _log.warning("waiting for another process to make %s", makes)
-            seconds = _AGAIN_SECONDS
+            if waited:
+                _log.warning("waiting for another process to make %s", makes)
+            seconds, waited = (_AGAIN_SECONDS if waited else _FIRST_SECONDS), True

@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a rejuvenation: every operation, known from headers alone, so that each error comes before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..config import FusionConfig
+from ..errors import InputError
 from ..neurons.reset_set import ResetSet
+from .adapter import CONFIG, Adapter, LowRank, is_adapter, merged_side_files, read_adapter
 from .compatible import check_compatible
 from .headers import FLOATING, TensorInfo
 from .layout import Checkpoint, read_checkpoint
+from .source import locate
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,26 @@ class Fuse:
     base: TensorInfo
     reset: Slices | None = None
     """The part that is reset: written with `Reset.omega` of the base."""
+    added: LowRank | None = None
+    """SFT is the base and this; ``sft`` then says where the output's tensor lies, and nothing else."""
+    replaced: TensorInfo | None = None
+    """SFT is this tensor of an adapter; ``sft`` as above."""
+
+    @property
+    def common(self) -> int:
+        """Elements that both sides have, the first ones; what only the SFT checkpoint has is kept."""
+        return min(self.sft.elements, self.base.elements)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Write the SFT tensor as it is: not a floating-point tensor, so not a weight (a mask, position ids)."""
+    """Write the SFT tensor as it is."""
 
     name: str
     sft: TensorInfo
+    why: str
+    """``not floating-point``, so not a weight (a mask, position ids); ``only in SFT`` (a value head); ``left out`` by
+    the settings; ``not in the adapter``."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,13 @@ class Plan:
     """One per output tensor, in the order of the SFT checkpoint's files and of the bytes in them."""
     reset: Reset | None = None
     """None: fusion alone. Made by `reset.plan_reset`."""
+    adapter: Adapter | None = None
+    """None: ``sft`` is a full checkpoint."""
+
+    @property
+    def layout(self) -> Checkpoint:
+        """The checkpoint whose files and headers the output has."""
+        return self.base if self.adapter else self.sft
 
     def of_file(self, file: str) -> Iterator[Fuse | Copy]:
         """The operations that fill one weight file, in the order of its bytes."""
@@ -78,7 +101,7 @@ class Plan:
     @property
     def parameters_fused(self) -> int:
         """Elements of all fused tensors; tied embeddings count as often as they are stored."""
-        return sum(operation.sft.elements for operation in self.fused)
+        return sum(operation.common for operation in self.fused)
 
     @property
     def parameters_reset(self) -> int:
@@ -89,20 +112,41 @@ class Plan:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weight files, headers included."""
-        return sum(header.size for header in self.sft.headers.values())
+        return sum(header.size for header in self.layout.headers.values())
 
     @property
     def output_bytes(self) -> int:
         """Bytes of everything that will be written, but for the manifest."""
-        return self.weight_bytes + sum(path.stat().st_size for path in self.side_paths)
+        return self.weight_bytes + sum(path.stat().st_size for path in self.side_files.values())
 
     @property
-    def side_paths(self) -> tuple[Path, ...]:
-        """The files that are copied byte for byte: configuration, tokenizer, chat templates, code, index."""
-        return tuple(self.sft.root / name for name in self.sft.side_files)
+    def side_files(self) -> Mapping[str, Path]:
+        """What is copied byte for byte, by its name in the output: configuration, tokenizer, templates, code, index."""
+        if self.adapter:
+            return merged_side_files(self.base, self.sft)
+        return {name: self.sft.root / name for name in self.sft.side_files}
+
+    @property
+    def sft_paths(self) -> Mapping[str, Path]:
+        """What the SFT side of the inputs is: its weight files and the side files, by name."""
+        config = (CONFIG,) if self.adapter else ()
+        return {name: self.sft.root / name for name in (*self.sft.headers, *config)} | dict(self.side_files)
+
+    @property
+    def input_paths(self) -> tuple[Path, ...]:
+        """All files that the output's bytes depend on."""
+        return (*(self.base.root / file for file in self.base.headers), *self.sft_paths.values())
 
 
-def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "--base", sft_key: str = "--sft") -> Plan:
+def plan_fusion(
+    base: str,
+    sft: str,
+    fusion: FusionConfig,
+    *,
+    base_key: str = "--base",
+    sft_key: str = "--sft",
+    fusion_key: str = "--",
+) -> Plan:
     """Plan the fusion of two checkpoints. Reads headers and JSON files, no weights; writes nothing.
 
     Args:
@@ -111,14 +155,73 @@ def plan_fusion(base: str, sft: str, fusion: FusionConfig, *, base_key: str = "-
         fusion: the settings.
         base_key: how errors name ``base``: a command-line option or a configuration key.
         sft_key: how errors name ``sft``.
+        fusion_key: how errors name the settings: what comes before a setting's name.
 
     Raises:
         InputError: a checkpoint is missing, damaged, a pickle or quantised, or the two are not states of one model.
     """
-    ours, theirs = read_checkpoint(base, base_key), read_checkpoint(sft, sft_key)
-    partners = check_compatible(ours, theirs)
-    operations = tuple(
-        Fuse(name, info, ours.tensors[partners[name]]) if info.dtype in FLOATING else Copy(name, info)
-        for name, info in theirs.tensors.items()
-    )
-    return Plan(ours, theirs, fusion, operations)
+    ours = read_checkpoint(base, base_key)
+    root = locate(sft, sft_key)
+    if is_adapter(root):
+        theirs, adapter = read_adapter(sft, root, sft_key, ours)
+        return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter)
+    theirs = read_checkpoint(sft, sft_key)
+    partners = check_compatible(ours, theirs, fusion.grown_vocabulary, _key(fusion_key, "grown_vocabulary"))
+    chosen = _chosen(fusion, theirs, fusion_key)
+    operations: list[Fuse | Copy] = []
+    for name, info in theirs.tensors.items():
+        if info.dtype not in FLOATING:
+            operations.append(Copy(name, info, "not floating-point"))
+        elif name not in partners:
+            operations.append(Copy(name, info, "only in SFT"))
+        elif name not in chosen:
+            operations.append(Copy(name, info, "left out"))
+        else:
+            operations.append(Fuse(name, info, ours.tensors[partners[name]]))
+    return Plan(ours, theirs, fusion, tuple(operations))
+
+
+def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: str) -> tuple[Fuse | Copy, ...]:
+    if (fusion.only_tensors, fusion.exclude_tensors) != ("*", ""):
+        # What they leave out keeps the SFT checkpoint's bits, and there is no such checkpoint.
+        raise InputError(
+            _key(key, "exclude_tensors" if fusion.exclude_tensors else "only_tensors"),
+            "no patterns with a LoRA adapter",
+            "some",
+            "leave them out",
+        )
+    operations: list[Fuse | Copy] = []
+    for name, info in base.tensors.items():
+        if name in adapter.added:
+            operations.append(Fuse(name, info, info, added=adapter.added[name]))
+        elif name in adapter.replaced:
+            operations.append(Fuse(name, info, info, replaced=adapter.replaced[name]))
+        else:
+            operations.append(Copy(name, info, "not in the adapter"))
+    return tuple(operations)
+
+
+def _chosen(fusion: FusionConfig, sft: Checkpoint, key: str) -> set[str]:
+    """The tensors that the patterns of the settings choose."""
+    found = {}
+    for setting in ("only_tensors", "exclude_tensors"):
+        patterns = getattr(fusion, setting).split()
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in sft.tensors):
+                raise InputError(
+                    _key(key, setting),
+                    f"patterns that match tensors of {sft.key}",
+                    repr(pattern),
+                    "see rejuv apply --dry-run --json",
+                )
+        found[setting] = {name for name in sft.tensors if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    chosen = found["only_tensors"] - found["exclude_tensors"]
+    if not chosen:
+        raise InputError(
+            _key(key, "only_tensors"), "patterns that leave something to fuse", "none left", "exclude less"
+        )
+    return chosen
+
+
+def _key(prefix: str, setting: str) -> str:
+    return prefix + (setting.replace("_", "-") if prefix == "--" else setting)

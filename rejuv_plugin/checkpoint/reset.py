@@ -5,6 +5,7 @@
 from collections import defaultdict
 from dataclasses import replace
 
+from ..errors import InputError
 from ..neurons.modules import Module, modules_of
 from ..neurons.reset_set import ResetSet, check_fits
 from .plan import Copy, Fuse, Plan, Reset, Slices
@@ -22,11 +23,20 @@ def plan_reset(plan: Plan, chosen: ResetSet, omega: float, key: str) -> Plan:
         key: how errors name ``chosen``.
 
     Raises:
-        InputError: the set is not of this model, or the architecture is unknown.
+        InputError: the set is not of this model, the architecture is unknown, or a tensor of it is not fused.
     """
-    modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
+    modules = modules_of(plan.layout.config, plan.layout.shapes, plan.sft.key)
     check_fits(chosen, modules, key)
     slices = _slices(modules, chosen)
+    fused = {operation.name for operation in plan.fused}
+    for name in slices:
+        if name not in fused:
+            raise InputError(
+                key,
+                "neurons of tensors that are fused",
+                f"{name}, which is not",
+                "let only_tensors and exclude_tensors leave it in",
+            )
     operations = tuple(_with(operation, slices) for operation in plan.operations)
     return replace(plan, operations=operations, reset=Reset(omega, chosen))
 

@@ -1,39 +1,73 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weight files, written chunk by chunk in the order of their bytes: memory does not grow with the model."""
+"""Weight files, written piece by piece: each input byte is read once, and memory does not grow with the model.
 
-import hashlib
-import math
+A worker reads a piece of the SFT checkpoint and the same elements of the base into buffers of its own, which are used
+again and again: the first touch of fresh memory costs more than all the arithmetic. It hashes what it read, fuses,
+hashes and writes. Results are added up in the order of the file, so that nothing depends on the number of workers.
+"""
+
+import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
-import torch
+from ..ops.drift import Drift
+from .combine import Combine
+from .headers import BITS
+from .pieces import ELEMENTS, Digests, Pieces, count_of, hash_piece, piece_bytes, read_exactly
+from .plan import Copy, Fuse, Plan
 
-from ..ops.drift import Drift, drift
-from ..ops.fusion import fuse
-from ..ops.reset import fuse_and_reset
-from .headers import BITS, TensorInfo
-from .plan import Fuse, Plan
-
-_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# 192 KiB in float64, so that the temporaries of the arithmetic stay in the processor's cache: on one core this is four
-# times as fast as 32 MiB. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
-_CHUNK_ELEMENTS = 24 << 10
-_COPY_BYTES = 8 << 20
+# What a worker does between two visits to the queue: long against the cost of a visit, short against a file.
+_RUN_BYTES = 16 << 20
 
 
-class Drifts:
-    """Drift of the SFT checkpoint and of the output from the base, summed by layer group as tensors stream by."""
+@dataclass
+class Shard:
+    """What is known of one weight file when it is written."""
 
-    def __init__(self) -> None:
-        self.sft: dict[str, Drift] = defaultdict(Drift)
-        self.output: dict[str, Drift] = defaultdict(Drift)
+    file: str
+    output: str = ""
+    """Digest of the file; see `pieces`."""
+    sft: str = ""
+    """Digest of the SFT checkpoint's file."""
+    base: dict[str, bytes] = field(default_factory=dict)
+    """By the name of a fused tensor, the digests of all pieces of its base tensor, 16 bytes each, if all were read."""
+    drift_sft: dict[str, Drift] = field(default_factory=dict)
+    """Drift of the SFT checkpoint from the base, by layer group."""
+    drift_output: dict[str, Drift] = field(default_factory=dict)
+    """Drift of the output from the base, by layer group."""
 
 
-def write_weights(plan: Plan, file: str, target: BinaryIO, drifts: Drifts, advance: Callable[[int], None]) -> str:
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of the output: its number in the file, the tensor's operation, and which elements or bytes of it."""
+
+    number: int
+    operation: Fuse | Copy
+    first: int
+    """Byte in the tensor."""
+    length: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    piece: _Piece
+    sft: bytes
+    base: bytes
+    """Empty if none was read, or not the very elements of a piece."""
+    output: bytes
+    moved: Drift
+    fused: Drift
+
+
+def write_weights(plan: Plan, file: str, target: BinaryIO, advance: Callable[[int], None], workers: int = 1) -> Shard:
     """Write one weight file of the output.
 
     The header is the SFT file's own, byte for byte: names, order, shapes, dtypes and metadata do not change.
@@ -42,34 +76,32 @@ def write_weights(plan: Plan, file: str, target: BinaryIO, drifts: Drifts, advan
         plan: the plan.
         file: name of the file in the SFT checkpoint.
         target: open for writing, empty.
-        drifts: the sums to add to, in place.
-        advance: called with the number of bytes written since the last call.
+        advance: called, in this thread, with the number of bytes written since the last call.
+        workers: threads. They change nothing but the time.
 
-    Returns:
-        Hexadecimal SHA-256 of the file.
+    Raises:
+        OSError: an input cannot be read or has changed, or the output cannot be written.
     """
-    digest = hashlib.sha256()
-
-    def put(data: bytes | memoryview) -> None:
-        target.write(data)
-        digest.update(data)
-        advance(len(data))
-
-    put(plan.sft.headers[file].prefix)
+    header = plan.layout.headers[file]
+    pieces, shard = Pieces(header), Shard(file)
+    sft, output = Digests(pieces), Digests(pieces)
     with ExitStack() as stack:
-        sft_file = stack.enter_context((plan.sft.root / file).open("rb"))
-        base_files = {
-            name: stack.enter_context((plan.base.root / name).open("rb"))
-            for name in sorted({op.base.file for op in plan.of_file(file) if isinstance(op, Fuse)})
-        }
-        for operation in plan.of_file(file):
-            if isinstance(operation, Fuse):
-                for chunk in _fused(plan, operation, sft_file, base_files[operation.base.file], drifts):
-                    put(chunk)
-            else:
-                for start in range(operation.sft.start, operation.sft.end, _COPY_BYTES):
-                    put(_read(sft_file, start, min(_COPY_BYTES, operation.sft.end - start)))
-    return digest.hexdigest()
+        writer = _Writer(plan, file, target, stack)
+        writer.put(0, header.prefix)
+        sft.put(0, hash_piece(header.prefix))
+        output.put(0, hash_piece(header.prefix))
+        advance(len(header.prefix))
+        # Closed, and so its threads ended, before the files that they use are.
+        for run in stack.enter_context(closing(_in_order(writer, _runs(plan, file, pieces), workers))):
+            for done in run:
+                sft.put(done.piece.number, done.sft)
+                output.put(done.piece.number, done.output)
+                operation = done.piece.operation
+                if isinstance(operation, Fuse):
+                    _add(shard, operation, done)
+                advance(done.piece.length)
+    shard.sft, shard.output = sft.file, output.file
+    return shard
 
 
 def layer_group(name: str) -> str:
@@ -81,52 +113,108 @@ def layer_group(name: str) -> str:
     return layer.group() if layer else name.rpartition(".")[0] or name
 
 
-def _fused(
-    plan: Plan, operation: Fuse, sft_file: BinaryIO, base_file: BinaryIO, drifts: Drifts
-) -> Iterator[memoryview]:
+def _add(shard: Shard, operation: Fuse, done: _Done) -> None:
     group = layer_group(operation.name)
-    chosen = _Chosen(operation) if plan.reset and operation.reset else None
-    for first in range(0, operation.sft.elements, _CHUNK_ELEMENTS):
-        count = min(_CHUNK_ELEMENTS, operation.sft.elements - first)
-        sft = _load(sft_file, operation.sft, first, count)
-        base = _load(base_file, operation.base, first, count)
-        if chosen and plan.reset:
-            output = fuse_and_reset(
-                base, sft, plan.fusion.alpha, plan.reset.omega, chosen.elements(first, count), sft.dtype
-            )
-        else:
-            output = fuse(base, sft, plan.fusion.alpha, sft.dtype)
-        drifts.sft[group] += drift(sft, base)
-        drifts.output[group] += drift(output, base)
-        yield output.view(torch.uint8).numpy().data
+    shard.drift_sft[group] = shard.drift_sft.get(group, Drift()) + done.moved
+    shard.drift_output[group] = shard.drift_output.get(group, Drift()) + done.fused
+    if done.base:
+        shard.base[operation.name] = shard.base.get(operation.name, b"") + done.base
 
 
-class _Chosen:
-    """Which elements of a tensor belong to the rows or columns that are reset."""
-
-    def __init__(self, operation: Fuse) -> None:
-        slices, shape = operation.reset, operation.sft.shape
-        assert slices is not None
-        self._rows = slices.dim == 0
-        self._row_elements = math.prod(shape[1:])
-        self._member = torch.zeros(shape[slices.dim], dtype=torch.bool)
-        self._member[list(slices.indices)] = True
-
-    def elements(self, first: int, count: int) -> torch.Tensor:
-        """``[count]`` bool for the flat elements ``[first, first + count)``."""
-        flat = torch.arange(first, first + count)
-        return self._member[flat // self._row_elements if self._rows else flat % self._row_elements]
-
-
-def _load(file: BinaryIO, info: TensorInfo, first: int, count: int) -> torch.Tensor:
-    """Elements ``[first, first + count)`` of a tensor, flat: fusion is elementwise and does not look at rows."""
-    width = BITS[info.dtype] // 8
-    return torch.frombuffer(_read(file, info.start + first * width, count * width), dtype=_TORCH_DTYPES[info.dtype])
+def _runs(plan: Plan, file: str, pieces: Pieces) -> Iterator[list[_Piece]]:
+    """The pieces of a file but its header, in order, a worker's portion at a time."""
+    run: list[_Piece] = []
+    size = 0
+    for operation in plan.of_file(file):
+        info = operation.sft
+        step, number = piece_bytes(info), pieces.first[operation.name]
+        for i in range(count_of(info)):
+            length = min(step, info.end - info.start - i * step)
+            run.append(_Piece(number + i, operation, i * step, length))
+            size += length
+            if size >= _RUN_BYTES:
+                yield run
+                run, size = [], 0
+    if run:
+        yield run
 
 
-def _read(file: BinaryIO, start: int, length: int) -> memoryview:
-    data = memoryview(bytearray(length))
-    file.seek(start)
-    if file.readinto(data) != length:  # type: ignore[attr-defined]
-        raise OSError(f"{file.name} changed while it was read")
-    return data
+def _in_order(writer: "_Writer", runs: Iterable[list[_Piece]], workers: int) -> Generator[list[_Done], None, None]:
+    if workers == 1:
+        yield from map(writer.run, runs)
+        return
+    waiting: deque[Future[list[_Done]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="rejuvenation") as pool:
+        try:
+            for run in runs:
+                waiting.append(pool.submit(writer.run, run))
+                # Enough for all workers; no more, since a result waits in memory.
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # After an error, or when the caller gives up: what has not begun is not worth waiting for.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Writer:
+    """Reads, fuses and writes pieces; its methods may be called from several threads."""
+
+    def __init__(self, plan: Plan, file: str, target: BinaryIO, stack: ExitStack) -> None:
+        prefix = plan.layout.headers[file].prefix
+        self._target = target.fileno()
+        self._sft_path = plan.layout.root / file
+        self._sft = stack.enter_context(self._sft_path.open("rb", buffering=0)).fileno()
+        fused = [operation for operation in plan.of_file(file) if isinstance(operation, Fuse)]
+        self._base_paths = {operation.base.file: plan.base.root / operation.base.file for operation in fused}
+        self._base = {
+            name: stack.enter_context(path.open("rb", buffering=0)).fileno() for name, path in self._base_paths.items()
+        }
+        if read_exactly(self._sft, 0, bytearray(len(prefix)), self._sft_path) != prefix:
+            raise OSError(f"{self._sft_path} changed while it was read")
+        self._combine = {operation.name: Combine(plan, operation) for operation in fused}
+        self._buffers: SimpleQueue[tuple[bytearray, bytearray, bytearray]] = SimpleQueue()
+
+    def put(self, start: int, data: bytes | memoryview) -> None:
+        """Write ``data`` at byte ``start`` of the file."""
+        view, done = memoryview(data), 0
+        while done < len(view):
+            done += os.pwrite(self._target, view[done:], start + done)
+
+    def run(self, pieces: list[_Piece]) -> list[_Done]:
+        """Do all of ``pieces``, in buffers that no other thread uses meanwhile."""
+        try:
+            buffers = self._buffers.get_nowait()
+        except Empty:
+            # Room for any dtype. Memory that is never touched, half of it or more, is never taken.
+            buffers = bytearray(8 * ELEMENTS), bytearray(8 * ELEMENTS), bytearray(8 * ELEMENTS)
+        try:
+            base, sft, output = buffers
+            return [self._one(piece, memoryview(base), memoryview(sft), memoryview(output)) for piece in pieces]
+        finally:
+            self._buffers.put(buffers)
+
+    def _one(self, piece: _Piece, base: memoryview, sft: memoryview, output: memoryview) -> _Done:
+        operation, length = piece.operation, piece.length
+        info = operation.sft
+        sft = read_exactly(self._sft, info.start + piece.first, sft[:length], self._sft_path)
+        digest = hash_piece(sft)
+        if isinstance(operation, Copy):
+            self.put(info.start + piece.first, sft)
+            return _Done(piece, digest, b"", digest, Drift(), Drift())
+        width, base_width = BITS[info.dtype] // 8, BITS[operation.base.dtype] // 8
+        first, count = piece.first // width, length // width
+        path = self._base_paths[operation.base.file]
+        start = operation.base.start + first * base_width
+        # Of a grown vocabulary, the last rows have no base: they stay as they are.
+        common = max(0, min(count, operation.common - first))
+        base = read_exactly(self._base[operation.base.file], start, base[: common * base_width], path)
+        output, both = output[:length], common * width
+        output[both:] = sft[both:]
+        moved, fused = Drift(), Drift()
+        if common:
+            moved, fused = self._combine[operation.name](first, common, base, sft[:both], output[:both])
+        self.put(info.start + piece.first, output)
+        whole = operation.base.elements == info.elements
+        return _Done(piece, digest, hash_piece(base) if whole else b"", hash_piece(output), moved, fused)

@@ -13,8 +13,14 @@ from .plan import Plan
 _SLACK_BYTES = 4 << 20
 
 
-def check_output(plan: Plan, output: Path, key: str) -> None:
+def check_output(plan: Plan, output: Path, key: str, done: int = 0) -> None:
     """Check the directory ``output``, which need not exist yet; nothing is written.
+
+    Args:
+        plan: what will be written.
+        output: where.
+        key: how errors name it.
+        done: bytes that are on its disk already, of a run to go on with.
 
     Raises:
         InputError: named ``key``; it has something in it, lies in an input, or its disk is full or not writable.
@@ -25,16 +31,16 @@ def check_output(plan: Plan, output: Path, key: str) -> None:
         raise InputError(key, "a directory", f"{output}, which is a file", "give another path")
     if output.is_dir() and any(output.iterdir()):
         raise not_empty(output, key)
-    check_room(plan, check_writable(output.parent, key), key)
+    check_room(plan, check_writable(output.parent, key), key, done)
 
 
-def check_room(plan: Plan, directory: Path, key: str) -> None:
-    """Check that the disk of ``directory``, which exists, has room for the output of ``plan``.
+def check_room(plan: Plan, directory: Path, key: str, done: int = 0) -> None:
+    """Check that the disk of ``directory``, which exists, has room for the output of ``plan`` but for ``done`` bytes.
 
     Raises:
         InputError: named ``key``.
     """
-    needed, free = plan.output_bytes + _SLACK_BYTES, shutil.disk_usage(directory).free
+    needed, free = plan.output_bytes - done + _SLACK_BYTES, shutil.disk_usage(directory).free
     if free < needed:
         raise no_space(key, f"{needed} bytes free at {directory}", f"{free} bytes")
 

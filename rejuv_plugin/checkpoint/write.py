@@ -2,27 +2,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rejuvenated checkpoint, all or nothing: written beside its place, flushed to the disk, then renamed."""
 
-import errno
-import hashlib
 import json
 import os
-import re
-import shutil
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import InputError
 from .compatible import same_checkpoint
-from .digest import Progress
+from .digest import Progress, digest_bytes, identity
+from .journal import JOURNAL, Journal, claimed, verified
 from .layout import MANIFEST
+from .locks import locked
 from .plan import Plan
-from .provenance import Inputs, manifest, read_inputs
-from .stream import Drifts, write_weights
-from .target import check_output, no_space, not_empty
+from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_like_one, manifest, read_inputs
+from .stream import Shard, write_weights
+from .target import check_output
+from .temporary import abandoned, all_or_nothing, durable, flush, named, remove
+
+# Writes weight files of a plan to a directory, durably, and yields each as it is finished, in any order. The last
+# argument is called with the bytes written since the last call.
+ShardWriter = Callable[[Plan, Sequence[str], Path, Callable[[int], None]], Iterator[Shard]]
 
 
 def apply(
@@ -32,19 +34,26 @@ def apply(
     inputs: Inputs | None = None,
     key: str = "--output",
     progress: Progress | None = None,
+    resume: bool = False,
+    shards: ShardWriter | None = None,
 ) -> dict[str, Any]:
     """Write the rejuvenated checkpoint ``plan`` describes to the directory ``output``.
 
     A reader sees nothing at ``output``, or all of it. A run that raises leaves nothing behind; one that is killed
-    leaves ``<output>.tmp-<host>-<pid>``, which the next run on that host removes. One call at a time per process and
-    output.
+    leaves ``<output>.tmp-<host>-<pid>``, which the next run on that host removes, or goes on with, and the lock file
+    ``.<output>.lock``. Of several processes with one ``output`` one works; the others wait and then use what it made,
+    if it is what they would make.
 
     Args:
         plan: from `plan_fusion`.
         output: a new or empty directory; its parents are created.
-        inputs: from `provenance.read_inputs`, for inputs that are hashed already.
+        inputs: from `provenance.read_inputs`, for inputs that are hashed already; otherwise they are hashed as they
+            are read.
         key: how errors name ``output``: a command-line option or a configuration key.
         progress: called with ``("hash" or "write", bytes done, bytes in all)``.
+        resume: go on with what a killed run of the same plan left: its finished files are read and compared with its
+            journal, the others written. A run that fails for the system's reasons then also leaves what it did.
+        shards: how the weight files are written; default `local` with all cores.
 
     Returns:
         The manifest, as written to ``rejuvenation.json``; its fields: `provenance.manifest`.
@@ -53,161 +62,156 @@ def apply(
         InputError: base and SFT are the same weights, or ``output`` cannot be written; see `target.check_output`.
         OSError: an input cannot be read, or changed meanwhile.
     """
-    prepare(plan, output, key)
-    return write(plan, inputs or read_inputs(plan, progress=progress), output, key=key, progress=progress)
+    prepare(plan, output, key, resume)
+    output = output.resolve()
+    with named(output, key):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = output.with_name(f".{output.name}.lock")
+        with locked(lock, key, output, needed=False, leave=False) as waited:
+            if waited and output.is_dir() and any(output.iterdir()):
+                return _made_meanwhile(plan, inputs, output, key)
+            return write(plan, inputs, output, key=key, progress=progress, resume=resume, shards=shards)
 
 
-def prepare(plan: Plan, output: Path, key: str) -> None:
+def prepare(plan: Plan, output: Path, key: str, resume: bool = False) -> None:
     """What `apply` does first: check ``output``, after what killed runs left has made room; for callers with long work
     to do before they apply."""
-    _remove_abandoned(output.resolve(), alone=False)
-    check_output(plan, output, key)
+    output = output.resolve()
+    if not (resume and _to_resume(plan, output, alone=False)):
+        remove(abandoned(output, alone=False))
+        check_output(plan, output, key)
 
 
 def write(
-    plan: Plan, inputs: Inputs, output: Path, *, key: str, progress: Progress | None, alone: bool = False
+    plan: Plan,
+    inputs: Inputs | None,
+    output: Path,
+    *,
+    key: str,
+    progress: Progress | None,
+    alone: bool = False,
+    resume: bool = False,
+    shards: ShardWriter | None = None,
 ) -> dict[str, Any]:
-    """As `apply`, for inputs that are hashed already.
+    """As `apply`, for a caller that keeps this host's other writers of ``output`` out.
 
     Args:
-        alone: whether the caller holds a lock that keeps all other writers of ``output``, on any host, out.
+        alone: whether it holds a lock that keeps out those of all hosts.
     """
     output = output.resolve()
+    adopted = _to_resume(plan, output, alone) if resume else None
     # Before the check: what they left takes the room that it asks for.
-    _remove_abandoned(output, alone)
-    check_output(plan, output, key)
-    with _all_or_nothing(output, key) as directory:
-        return _fill(directory, plan, inputs, progress)
+    remove([path for path in abandoned(output, alone) if path != adopted])
+    done = claimed(adopted, plan) if adopted else {}
+    check_output(plan, output, key, done=sum(plan.layout.headers[file].size for file in done))
+    if inputs is None and looks_like_one(plan):
+        # Rather a second look at the inputs than an error after the work.
+        inputs = read_inputs(plan, progress=progress)
+    with all_or_nothing(output, key, adopted, keep=resume) as directory:
+        return _fill(directory, plan, inputs, progress, shards or local(workers()))
 
 
-def _fill(directory: Path, plan: Plan, inputs: Inputs, progress: Progress | None) -> dict[str, Any]:
-    began, done, drifts, digests = time.monotonic(), 0, Drifts(), {}
-    total = plan.output_bytes
+def workers() -> int:
+    """Threads to use when nobody says how many: the cores that this process may use, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def local(count: int) -> ShardWriter:
+    """Write weight files in this process, one after the other, each by ``count`` threads."""
+
+    def write_all(plan: Plan, files: Sequence[str], directory: Path, advance: Callable[[int], None]) -> Iterator[Shard]:
+        # The disk takes a file while the next one is fused; only then is it finished.
+        with ThreadPoolExecutor(1, thread_name_prefix="rejuvenation-flush") as flusher:
+            flushing: tuple[Shard, Future[None]] | None = None
+            for file in files:
+                with (directory / file).open("wb") as target:
+                    shard = write_weights(plan, file, target, advance, count)
+                if flushing:
+                    flushing[1].result()
+                    yield flushing[0]
+                flushing = shard, flusher.submit(flush, directory / file)
+            if flushing:
+                flushing[1].result()
+                yield flushing[0]
+
+    return write_all
+
+
+def _fill(
+    directory: Path, plan: Plan, inputs: Inputs | None, progress: Progress | None, shards: ShardWriter
+) -> dict[str, Any]:
+    began, done = time.monotonic(), 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         if progress:
-            progress("write", done, total)
+            progress("write", done, plan.output_bytes)
 
-    for file in plan.sft.headers:
-        with _durable(directory / file) as target:
-            digests[file] = write_weights(plan, file, target, drifts, advance)
+    before = {path: identity(path) for path in plan.input_paths}
+    finished = verified(directory, plan)
+    _clear(directory, keep=set(finished))
+    advance(sum(plan.layout.headers[file].size for file in finished))
+    journal = Journal(directory, plan, finished)
+    todo = [file for file in plan.layout.headers if file not in finished]
+    for shard in shards(plan, todo, directory, advance):
+        journal.add(shard)
+        finished[shard.file] = shard
+    parts = [finished[file] for file in plan.layout.headers]
     # Sharded another way, equal checkpoints have unequal files; only now is it known.
-    if not any(d.moved for d in drifts.sft.values()):
+    if not any(drift.moved for shard in parts for drift in shard.drift_sft.values()):
         raise same_checkpoint(plan.base, plan.sft, f"{plan.base.root}, which has the weights of {plan.sft.key}")
-    for name in plan.sft.side_files:
-        data = (plan.sft.root / name).read_bytes()
-        digests[name] = hashlib.sha256(data).hexdigest()
-        # Else the content key, which other runs find this output by, would be that of other content.
-        if digests[name] != inputs.sft[name]:
-            raise OSError(f"{plan.sft.root / name} changed while it was read")
+    digests = {shard.file: shard.output for shard in parts}
+    for name, source in plan.side_files.items():
+        data = source.read_bytes()
+        digests[name] = digest_bytes(data)
         (directory / name).parent.mkdir(exist_ok=True)
-        with _durable(directory / name) as target:
+        with durable(directory / name) as target:
             target.write(data)
         advance(len(data))
-    record = manifest(plan, inputs, digests, drifts.sft, drifts.output, time.monotonic() - began)
-    with _durable(directory / MANIFEST) as target:
+    read = inputs_of(plan, parts, digests)
+    changed = [path for path, was in before.items() if identity(path) != was]
+    if inputs is not None:
+        # Else the content key, which other runs find this output by, would be that of other content.
+        changed += [plan.base.root / file for file in read.base if inputs.base[file] != read.base[file]]
+        changed += [plan.sft_paths[file] for file in read.sft if inputs.sft[file] != read.sft[file]]
+    if changed:
+        raise OSError(f"{changed[0]} changed while it was read")
+    check_distinct(plan, read)
+    record = manifest(plan, read, digests, parts, time.monotonic() - began)
+    with durable(directory / MANIFEST) as target:
         target.write(json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
+    journal.remove()
     return record
 
 
-@contextmanager
-def _all_or_nothing(output: Path, key: str) -> Iterator[Path]:
-    """A temporary sibling of ``output`` that becomes it, or disappears if the block raises."""
-    directory = output.with_name(f"{output.name}.tmp-{socket.gethostname()}-{os.getpid()}")
-    with _named(output, key):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _make_temporary(directory, key)
-        try:
-            yield directory
-            for folder in (*(path for path in directory.iterdir() if path.is_dir()), directory):
-                _sync_directory(folder)
-            _rename(directory, output, key)
-            _sync_directory(output.parent)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+def _clear(directory: Path, keep: set[str]) -> None:
+    """Remove what a killed run left unfinished in its directory."""
+    for path in directory.iterdir():
+        if path.is_dir():
+            remove([path])
+        elif path.name not in keep:
+            path.unlink()
 
 
-def _make_temporary(directory: Path, key: str) -> None:
+def _to_resume(plan: Plan, output: Path, alone: bool) -> Path | None:
+    """Of what killed runs left, the one that got furthest with this very plan."""
+    found = {path: claimed(path, plan) for path in abandoned(output, alone) if (path / JOURNAL).is_file()}
+    return max((path for path in found if found[path]), key=lambda path: len(found[path]), default=None)
+
+
+def _made_meanwhile(plan: Plan, inputs: Inputs | None, output: Path, key: str) -> dict[str, Any]:
+    """The manifest of what another process made while this one waited, if it is what this one would make."""
     try:
-        directory.mkdir()
-    except FileExistsError as error:
+        record = json.loads((output / MANIFEST).read_bytes())
+        found = record["key"]
+    except (OSError, ValueError, LookupError, TypeError):
+        found = None
+    if found != content_key(plan, inputs or read_inputs(plan)):
         raise InputError(
             key,
-            f"{directory.name}, the temporary name, to be free",
-            f"{directory}, which exists",
-            f"remove {directory}",
-        ) from error
-
-
-def _rename(directory: Path, output: Path, key: str) -> None:
-    try:
-        # An empty directory at the target is replaced, one that got something in it meanwhile is not.
-        directory.rename(output)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise not_empty(output, key) from error
-        raise
-
-
-@contextmanager
-def _named(output: Path, key: str) -> Iterator[None]:
-    """Errors of the disk, as errors of the key that chose it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(key, f"room for the output below {output.parent}", "a full disk") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(
-                key,
-                "a directory that can be written",
-                f"{error.strerror} below {output.parent}",
-                f"set {key} elsewhere",
-            ) from error
-        raise
-
-
-@contextmanager
-def _durable(path: Path) -> Iterator[BinaryIO]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_abandoned(output: Path, alone: bool) -> None:
-    """Remove what killed runs left for this output.
-
-    Without a lock those are only the runs of this host whose process has ended: any other may be at work. With one,
-    ``alone``, all have ended; a container that restarts has another host name and would never find its own.
-    """
-    host = ".+" if alone else re.escape(socket.gethostname())
-    pattern = re.compile(re.escape(f"{output.name}.tmp-") + host + r"-(\d+)")
-    for path in output.parent.iterdir() if output.parent.is_dir() else ():
-        found = pattern.fullmatch(path.name)
-        if found and (alone or not _is_running(int(found[1]))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    # Our own number is that of a run before us: a container that restarts can have the same name and number.
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+            "no other process to write there",
+            f"{output}, where another one has just written a checkpoint of other inputs or settings",
+            "give another directory",
+        )
+    return record

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError
 from .apply import apply
 from .neurons import calibrate, reset_set
+from .verify import verify
 
 # Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
 app = typer.Typer(
@@ -50,6 +51,7 @@ def _root(
 
 
 app.command()(apply)
+app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)
 

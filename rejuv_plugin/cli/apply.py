@@ -11,6 +11,7 @@ import typer
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
+from ..report.apply import print_plan, summary
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
@@ -27,6 +28,13 @@ def apply(
         float,
         typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
+    only_tensors: Annotated[
+        str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
+    ] = "*",
+    exclude_tensors: Annotated[str, typer.Option(help="Tensors not to fuse, as --only-tensors.")] = "",
+    grown_vocabulary: Annotated[
+        str, typer.Option(help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
+    ] = FusionConfig.grown_vocabulary,
     reset_ratio: Annotated[
         float, typer.Option(help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
     ] = ResetConfig.ratio,
@@ -66,6 +74,13 @@ def apply(
     save_reset_set: Annotated[
         Path | None, typer.Option(help="Also write the reset neurons to this file, for --reset-set.")
     ] = None,
+    workers: Annotated[int, typer.Option(help="Threads that fuse; 0: one for each core, at most 8.")] = 0,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread the files over the Ray cluster of this machine: a shared disk.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a killed run with the same inputs and settings was.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all inputs, print the plan, write nothing.")
     ] = False,
@@ -96,7 +111,13 @@ def apply(
         rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
         --reset-set runs/neurons.json
     """
-    fusion = _as_options(FusionConfig, alpha=alpha)
+    fusion = _as_options(
+        FusionConfig,
+        alpha=alpha,
+        only_tensors=only_tensors,
+        exclude_tensors=exclude_tensors,
+        grown_vocabulary=grown_vocabulary,
+    )
     reset = _as_options(
         ResetConfig,
         ratio=reset_ratio,
@@ -121,16 +142,22 @@ def apply(
         )
     if save_reset_set and not reset.ratio:
         raise InputError("--save-reset-set", "a reset ratio above 0", "0", "add --reset-ratio 0.01 --calibration FILE")
+    if workers < 0:
+        raise InputError("--workers", "a number of threads, or 0", str(workers), "leave it out")
     # Imported late: torch takes seconds, and --help must not wait for it.
     from .. import checkpoint
     from ..checkpoint import reset_file
     from ..checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
+    if plan.adapter and reset.ratio:
+        raise InputError(
+            "--sft", "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it, or fuse alone"
+        )
     if dry_run:
         check_output(plan, output, "--output")
     else:
-        checkpoint.prepare(plan, output, "--output")
+        checkpoint.prepare(plan, output, "--output", resume)
     if save_reset_set:
         reset_file.check_new(save_reset_set, "--save-reset-set")
     if reset.set_path:
@@ -142,23 +169,30 @@ def apply(
         device_of(reset.device, "--device")
         check_inputs(plan, reset, "--")
     if dry_run:
-        _print_plan(_plan_record(plan, reset, output), as_json)
+        print_plan(_plan_record(plan, reset, output), as_json)
         return
+    shards = checkpoint.local(workers or checkpoint.workers())
+    if ray:
+        from ..integrations import ray_shards
+
+        ray_shards.connect("--ray")
+        shards = ray_shards.over_cluster()
     with checkpoint.bars() as progress:
-        inputs = checkpoint.read_inputs(plan, progress=progress)
+        inputs = None
         if reset.ratio:
             from ..probe.measure import measure
 
+            inputs = checkpoint.read_inputs(plan, progress=progress)
             found = measure(plan, reset, inputs, "--", progress)
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
-        manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress)
+        manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress, resume=resume, shards=shards)
         if save_reset_set and plan.reset:
             reset_file.save(plan.reset.chosen, save_reset_set)
         entropy = _entropies(plan, reset, output, progress) if reset.ratio else {}
     if as_json:
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
-        print(_summary(manifest, entropy, output))
+        print(summary(manifest, entropy, output))
 
 
 def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progress") -> dict[str, float | None]:
@@ -177,7 +211,7 @@ def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progre
 
 
 # Where an option is not named like its field.
-_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set", "max_tokens": "max-tokens"}
+_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set"}
 
 
 def _as_options(settings: type[Settings], **values: Any) -> Settings:
@@ -185,7 +219,7 @@ def _as_options(settings: type[Settings], **values: Any) -> Settings:
     try:
         return settings(**values)
     except InputError as error:
-        option = _OPTIONS.get(error.key, error.key)
+        option = _OPTIONS.get(error.key, error.key).replace("_", "-")
         raise InputError(f"--{option}", error.expected, error.got, error.fix) from None
 
 
@@ -202,7 +236,7 @@ def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, An
         "copied_names": [operation.name for operation in plan.copied],
         "weight_files": len(plan.sft.headers),
         "weight_bytes": plan.weight_bytes,
-        "files_copied": list(plan.sft.side_files),
+        "files_copied": list(plan.side_files),
         "output_bytes": plan.output_bytes,
     }
 
@@ -211,33 +245,3 @@ def _planned_reset(plan: "Plan", reset: ResetConfig) -> str:
     if plan.reset:
         return f"{plan.parameters_reset:,} parameters, omega {reset.omega}"
     return f"neurons to be measured, ratio {reset.ratio}, omega {reset.omega}" if reset.wanted else "none"
-
-
-def _print_plan(record: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(record, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("plan", "value", title="Dry run: inputs are good, nothing was written")
-    for name, value in record.items():
-        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name, shown)
-    Console().print(table)
-
-
-def _summary(manifest: dict[str, Any], entropy: dict[str, float | None], output: Path) -> str:
-    drift = manifest["drift_from_base"]
-    sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
-    moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
-    reset = manifest.get("reset")
-    how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
-    said = ", ".join(f"{value:.3f} {side}" for side, value in entropy.items() if value is not None)
-    sure = f"; token entropy in nats {said}" if said else ""
-    return (
-        f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
-        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
-        f"from base {moved}{sure}, {manifest['seconds']} s. Written to {output}; "
-        f"where it comes from: {output / 'rejuvenation.json'}"
-    )

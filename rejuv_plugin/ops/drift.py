@@ -4,9 +4,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Drift:
         return math.sqrt(self.moved / self.base)
 
 
-def drift(x: Tensor, base: Tensor) -> Drift:
+def drift(x: "Tensor", base: "Tensor") -> Drift:
     """Measure how far ``x`` is from ``base``.
 
     Args:
@@ -41,6 +42,9 @@ def drift(x: Tensor, base: Tensor) -> Drift:
         The sums over all elements, accumulated in float64; the inputs are not changed. The last bits depend on the
         number of threads that torch sums with.
     """
+    # Imported late: `Drift` is also used where torch, which takes seconds to import, has nothing to do.
+    import torch
+
     wide = base.to(torch.float64)
     moved = x.to(torch.float64, copy=True).sub_(wide)
     return Drift(moved.square_().sum().item(), wide.square().sum().item())

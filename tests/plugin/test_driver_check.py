@@ -69,7 +69,7 @@ def same_files(root: Path) -> None:
         (edited("base", model_type="llama"), BASE, "architecture"),
         (other_shapes, BASE, "shape"),
         (without_a_tensor, MODEL, "model.norm.weight"),
-        (grown, BASE, "resize_token_embeddings"),
+        (grown, BASE, "rejuvenation.fusion.grown_vocabulary"),
         (edited("sft", quantization_config={"quant_method": "fp8"}), MODEL, "quanti"),
         (pickled, BASE, "pytorch_model.bin"),
         (lambda root: (root / "run").write_text("a file"), CACHE, "which is a file"),

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole checkpoints: the right weights, in the SFT checkpoint's own clothes."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import INDEX, SINGLE, copy, edit_json, make_pair, save_model, set_weights, weights, write_safetensors
+from digest_reference import digest_reference
 from fusion_reference import bits_of, canonical_bits, fuse_reference
 from transformers import AutoModelForCausalLM
 
-from rejuv_plugin.checkpoint import apply, plan_fusion, stream
+from rejuv_plugin.checkpoint import apply, combine, pieces, plan_fusion, stream
 from rejuv_plugin.config import FusionConfig
 
 
@@ -91,7 +91,9 @@ def test_alpha_0_and_1_give_the_inputs_bit_for_bit(tmp_path: Path, alpha: float,
 
 
 def test_tensors_larger_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "_CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr(combine, "_CHUNK_ELEMENTS", 30)
+    monkeypatch.setattr(pieces, "ELEMENTS", 100)
+    monkeypatch.setattr(stream, "_RUN_BYTES", 1000)
     base, sft = make_pair(tmp_path)
     run(base, sft, tmp_path / "out")
     assert_fused(weights(base), weights(sft), weights(tmp_path / "out"), 0.4)
@@ -138,8 +140,7 @@ def test_the_manifest_says_where_the_weights_come_from(tmp_path: Path) -> None:
         (tmp_path / "out", manifest["outputs"]),
     ):
         for name, file in files.items():
-            content = (root / name).read_bytes()
-            assert file == {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            assert file == {"digest": digest_reference(root / name), "size": (root / name).stat().st_size}
     assert set(manifest["outputs"]) == set(manifest["inputs"]["sft"]["files"])
     assert manifest["inputs"]["sft"]["path"] == str(sft.resolve())
     assert manifest["parameters_fused"] == sum(t.numel() for t in weights(sft).values())
@@ -199,10 +200,10 @@ def test_progress_counts_every_byte(tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     plan = plan_fusion(str(base), str(sft), FusionConfig())
     apply(plan, tmp_path / "out", progress=lambda *call: calls.append(call))
-    for phase in ("hash", "write"):
-        done = [call[1:] for call in calls if call[0] == phase]
-        assert done == sorted(done)
-        assert done[-1][0] == done[-1][1] > 0
+    assert {call[0] for call in calls} == {"write"}, "inputs are hashed as they are read"
+    done = [call[1:] for call in calls]
+    assert done == sorted(done)
+    assert done[-1][0] == done[-1][1] > 0
     written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir() if path.name != "rejuvenation.json")
     assert calls[-1][1] == written == plan.output_bytes
 

@@ -216,7 +216,7 @@ def test_other_shapes(pair: Path) -> None:
 def test_a_grown_vocabulary(tmp_path: Path, tied: bool) -> None:
     save_model(tmp_path / "base", 0, tied=tied)
     save_model(tmp_path / "sft", 1, tied=tied, vocab_size=70)
-    assert_refused(tmp_path, "--base", "70 rows", "64 rows", "not supported yet", "resize_token_embeddings(70)")
+    assert_refused(tmp_path, "--base", "70 rows", "64 rows", "set --grown-vocabulary to keep")
 
 
 @pytest.mark.parametrize(("side", "key"), [("base", "--base"), ("sft", "--sft")])

@@ -42,6 +42,7 @@ def test_apply_writes_and_says_where(pair: Path, capsys: pytest.CaptureFixture) 
     assert "out/rejuvenation.json" in out
     assert f"{manifest['parameters_fused']:,} parameters" in out
     assert f"{manifest['drift_from_base']['output']['relative_l2']:.3%}" in out
+    assert f" GB in {manifest['seconds']} s" in out
     assert err == "", "progress belongs on terminals only"
 
 
@@ -80,6 +81,17 @@ def test_alpha_out_of_range(pair: Path, capsys: pytest.CaptureFixture, alpha: st
     before = snapshot(pair)
     assert apply("--alpha", alpha) == 2
     assert capsys.readouterr().err.startswith("rejuv: --alpha: expected a number in [0, 1], got ")
+    assert snapshot(pair) == before
+
+
+def test_options_of_the_engine(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert apply("--workers", "3", "--resume", "--exclude-tensors", "lm_head.*", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tensors"]["left_out"] == ["lm_head.weight"]
+    assert rejuv("verify", str(pair / "out")) == 0
+    before = snapshot(pair)
+    for option, value in (("--workers", "-1"), ("--grown-vocabulary", "maybe"), ("--only-tensors", "nothing")):
+        assert apply(option, value, output="other") == 2
+        assert capsys.readouterr().err.startswith(f"rejuv: {option}: expected ")
     assert snapshot(pair) == before
 
 

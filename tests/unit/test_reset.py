@@ -12,7 +12,7 @@ from architectures import make, shapes_of
 from checkpoints import make_pair, save_model, snapshot, weights
 from fusion_reference import bits_of, fuse_reference
 
-from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset, stream
+from rejuv_plugin.checkpoint import apply, combine, pieces, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.neurons.modules import modules_of
@@ -55,13 +55,16 @@ def run(base: Path, sft: Path, output: Path, chosen: ResetSet | None = None, alp
     return apply(plan, output), weights(output)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])
 @pytest.mark.parametrize("chunk", [None, 7, 100])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_only_the_rows_and_columns_of_the_set_change(
-    tmp_path: Path, dtype: torch.dtype, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dtype: torch.dtype, chunk: int | None, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(combine, "_KERNEL_FROM_PARAMETERS", 0 if compiled else 1 << 60)
     if chunk:
-        monkeypatch.setattr(stream, "_CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr(pieces, "ELEMENTS", chunk)
+        monkeypatch.setattr(combine, "_CHUNK_ELEMENTS", max(1, chunk // 3))
     options = {"hidden_size": 8, "intermediate_size": 12} if chunk else {}
     base, sft = make_pair(tmp_path, dtype=dtype, max_shard_size="20KB", **options)
     chosen = a_set(base)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from checkpoints import SINGLE, make_pair, snapshot
+from checkpoints import SINGLE, make_pair, snapshot, weights, write_safetensors
 
-from rejuv_plugin.checkpoint import Plan, apply, plan_fusion
+from rejuv_plugin.checkpoint import Plan, apply, plan_fusion, read_inputs
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 
@@ -43,11 +43,33 @@ def test_a_temporary_name_that_is_taken(tmp_path: Path, plan: Plan) -> None:
     assert snapshot(tmp_path) == before
 
 
-def test_a_file_that_changes_meanwhile(tmp_path: Path, plan: Plan) -> None:
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("name", ["sft/tokenizer.json", f"sft/{SINGLE}", f"base/{SINGLE}"])
+def test_a_file_that_changes_meanwhile(tmp_path: Path, plan: Plan, name: str, hashed: bool) -> None:
     def edit(phase: str, done: int, total: int) -> None:
         if phase == "write":
-            (tmp_path / "sft" / "tokenizer.json").write_text("{}")
+            with (tmp_path / name).open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(b"!")
 
-    with pytest.raises(OSError, match=r"sft/tokenizer.json changed while it was read$"):
-        apply(plan, tmp_path / "out", progress=edit)
+    inputs = read_inputs(plan) if hashed else None
+    with pytest.raises(OSError, match=rf"{name} changed while it was read$"):
+        apply(plan, tmp_path / "out", inputs=inputs, progress=edit)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "sft"]
+
+
+def test_a_file_that_changes_between_hashing_and_reading(tmp_path: Path, plan: Plan) -> None:
+    inputs = read_inputs(plan)
+    with (tmp_path / "base" / SINGLE).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    with pytest.raises(OSError, match=rf"base/{SINGLE} changed while it was read$"):
+        apply(plan, tmp_path / "out", inputs=inputs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "sft"]
+
+
+def test_a_file_that_is_replaced_after_planning(tmp_path: Path, plan: Plan) -> None:
+    write_safetensors(tmp_path / "sft" / SINGLE, sorted(weights(tmp_path / "sft").items(), reverse=True))
+    with pytest.raises(OSError, match=rf"sft/{SINGLE} changed while it was read$"):
+        apply(plan, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "sft"]

@@ -12,8 +12,10 @@ from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, materialise, plan_fusion, plan_reset, reset_file
+from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
 from ...probe.measure import check_inputs
+from .. import ray_shards
 from . import probe_task, run_record, tripwire
 from .job import MODEL_PATH, Job
 from .progress_lines import ProgressLines
@@ -46,8 +48,11 @@ def plan_of(job: Job) -> Plan:
         job.settings.fusion,
         base_key="rejuvenation.base_path",
         sft_key=MODEL_PATH,
+        fusion_key="rejuvenation.fusion.",
     )
     reset = job.settings.reset
+    if plan.adapter and reset.ratio:
+        raise InputError(MODEL_PATH, "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it first")
     if reset.set_path:
         return plan_reset(plan, reset_file.load(reset.set_path, _SET_KEY), reset.omega, _SET_KEY)
     if reset.wanted:
@@ -76,6 +81,8 @@ def apply(job: Job, config: Any) -> Outcome:
         key="rejuvenation.cache_dir",
         progress=ProgressLines(),
         approve=lambda key: run_record.check(config, key),
+        # Before any worker takes the nodes; the cache is on a disk that all of them see.
+        shards=ray_shards.over_cluster() if ray_shards.nodes() > 1 else None,
     )
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)

@@ -1,0 +1,70 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The SFT weights that a LoRA adapter stands for, a few elements at a time, in float64.
+
+``base + scale * (left @ right)``: products and sums in float64, the sum over the rank in ascending order, so that the
+bits depend neither on a library nor on how a tensor is cut. PEFT's own merge rounds to the base's dtype in between.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .adapter import Adapter, LowRank
+from .headers import BITS, TensorInfo
+from .pieces import read_exactly
+from .plan import Fuse
+
+if TYPE_CHECKING:
+    import torch
+
+_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def sft_values(adapter: Adapter, operation: Fuse) -> Callable[[int, int, "torch.Tensor"], "torch.Tensor"]:
+    """A function of first and last flat element, and the base's values of them, to the SFT checkpoint's."""
+    replaced, added, columns = (
+        operation.replaced,
+        operation.added,
+        operation.sft.shape[-1] if operation.sft.shape else 1,
+    )
+    if replaced is not None:
+        return lambda first, last, base: _read(adapter.path, replaced, first, last)
+    assert added is not None
+
+    def values(first: int, last: int, base: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        left, right = _factors(adapter.path, added)
+        row = first // columns
+        rows = left[row : -(-last // columns)]
+        delta = torch.zeros(len(rows), columns, dtype=torch.float64)
+        for k in range(right.shape[0]):
+            # Not addcmul or a matrix product: those may contract, or sum in another order.
+            delta += rows[:, k, None] * right[k]
+        part = delta.flatten()[first - row * columns : last - row * columns]
+        return base.to(torch.float64) + added.scale * part
+
+    return values
+
+
+@lru_cache(maxsize=4)
+def _factors(path: Path, added: LowRank) -> "tuple[torch.Tensor, torch.Tensor]":
+    """``[rows, r]`` and ``[r, columns]``, float64."""
+    import torch
+
+    left, right = (
+        _read(path, info, 0, info.elements).to(torch.float64).reshape(info.shape) for info in (added.left, added.right)
+    )
+    return (left.T.contiguous(), right.T.contiguous()) if added.transposed else (left, right)
+
+
+def _read(path: Path, info: TensorInfo, first: int, last: int) -> "torch.Tensor":
+    import torch
+
+    width = BITS[info.dtype] // 8
+    with path.open("rb", buffering=0) as file:
+        data = bytearray((last - first) * width)
+        read_exactly(file.fileno(), info.start + first * width, data, path)
+    return torch.frombuffer(data, dtype=getattr(torch, _TORCH_DTYPES[info.dtype]))

@@ -1,0 +1,147 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic on one piece of a tensor, in buffers: compiled where that pays, in torch elsewhere, the same bits."""
+
+import logging
+import math
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ops.drift import Drift
+from .adapter_values import sft_values
+from .headers import BITS
+from .plan import Fuse, Plan
+
+# torch is imported where it is used: a large model needs it for odd elements at most, and its import takes longer than
+# the fusion of a gigabyte.
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
+_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
+# 192 KiB in float64, so that the temporaries of torch's arithmetic stay in the processor's cache: four times as fast as
+# 32 MiB, on one core. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
+_CHUNK_ELEMENTS = 24 << 10
+# Importing and compiling take a second or two; torch fuses this many parameters in less.
+_KERNEL_FROM_PARAMETERS = 1 << 26
+
+
+@cache
+def kernel() -> ModuleType | None:
+    """The compiled kernel, or None if numba does not work here."""
+    try:
+        from ..ops import kernel as found
+    except ImportError as error:
+        _log.warning("fusion without numba, several times slower: %s", error)
+        return None
+    return found
+
+
+class Combine:
+    """One tensor of a plan, to be fused piece by piece, by any number of threads."""
+
+    def __init__(self, plan: Plan, operation: Fuse) -> None:
+        self._operation = operation
+        self._alpha = plan.fusion.alpha
+        self._omega = plan.reset.omega if plan.reset and operation.reset else None
+        self._member = _member(operation) if self._omega is not None else None
+        self._kernel = None
+        dtypes = {operation.sft.dtype, operation.base.dtype}
+        self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
+        if plan.adapter is None and plan.parameters_fused >= _KERNEL_FROM_PARAMETERS and dtypes <= set(_KERNEL_DTYPES):
+            self._kernel = kernel()
+        shape = operation.sft.shape
+        self._row = max(1, math.prod(shape[1:]))
+        self._by_row = operation.reset is None or operation.reset.dim == 0
+        self._alphas: np.ndarray | None = None
+        if self._kernel and (self._member is not None or self._alpha in (0.0, 1.0)):
+            self._alphas = self._each_alpha()
+
+    def __call__(
+        self, first: int, count: int, base: memoryview, sft: memoryview, output: memoryview
+    ) -> tuple[Drift, Drift]:
+        """Fuse the flat elements ``[first, first + count)`` of the tensor.
+
+        Args:
+            first: of the piece in the tensor.
+            count: elements.
+            base: their bytes in the base's dtype.
+            sft: their bytes in the SFT checkpoint's dtype.
+            output: overwritten with the result, in the SFT checkpoint's dtype.
+
+        Returns:
+            Drift from the base, of SFT and of the output.
+        """
+        if self._kernel:
+            base_dtype, dtype = (_KERNEL_DTYPES[i.dtype] for i in (self._operation.base, self._operation.sft))
+            arrays = np.frombuffer(base, base_dtype), np.frombuffer(sft, dtype), np.frombuffer(output, dtype)
+            if self._alphas is None:
+                sums = self._kernel.fuse_into(*arrays, self._alpha)
+            else:
+                sums = self._kernel.fuse_parts_into(*arrays, first, self._row, self._alphas, self._by_row)
+            # Written so that NaN is unusual, too.
+            if all(total < self._kernel.UNUSUAL for total in sums):
+                return Drift(sums[0], sums[2]), Drift(sums[1], sums[2])
+        return self._in_torch(first, count, base, sft, output)
+
+    def _in_torch(
+        self, first: int, count: int, base: memoryview, sft: memoryview, output: memoryview
+    ) -> tuple[Drift, Drift]:
+        import torch
+
+        from ..ops.drift import drift
+        from ..ops.fusion import fuse
+        from ..ops.reset import fuse_and_reset
+
+        moved, fused = Drift(), Drift()
+        for start in range(0, count, _CHUNK_ELEMENTS):
+            end = min(start + _CHUNK_ELEMENTS, count)
+            ours = _tensor(base, self._operation.base.dtype, start, end)
+            theirs = _tensor(sft, self._operation.sft.dtype, start, end)
+            dtype = theirs.dtype
+            if self._sft_values:
+                theirs = self._sft_values(first + start, first + end, ours)
+            if self._member is None or self._omega is None:
+                mixed = fuse(ours, theirs, self._alpha, dtype)
+            else:
+                chosen = torch.from_numpy(self._member[self._index(first + start, first + end)])
+                mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, dtype)
+            _tensor(output, self._operation.sft.dtype, start, end).copy_(mixed)
+            moved += drift(theirs, ours)
+            fused += drift(mixed, ours)
+        return moved, fused
+
+    def _index(self, first: int, last: int) -> np.ndarray:
+        """``[last - first]``: the row or column of each element."""
+        flat = np.arange(first, last)
+        return flat // self._row if self._by_row else flat % self._row
+
+    def _each_alpha(self) -> np.ndarray:
+        """The alpha of each row, or of each column; all rows', if the tensor is not reset."""
+        shape = self._operation.sft.shape
+        if self._member is None or self._omega is None:
+            self._row = max(1, math.prod(shape))
+            return np.array([self._alpha])
+        from ..ops.reset import reset_alpha
+
+        return np.where(self._member, reset_alpha(self._alpha, self._omega), self._alpha)
+
+
+def _member(operation: Fuse) -> np.ndarray:
+    """Which rows or columns are reset: ``[rows or columns]`` bool."""
+    part = operation.reset
+    assert part is not None
+    member = np.zeros(operation.sft.shape[part.dim], dtype=bool)
+    member[list(part.indices)] = True
+    return member
+
+
+def _tensor(data: memoryview, dtype: str, start: int, end: int) -> "torch.Tensor":
+    import torch
+
+    width = BITS[dtype] // 8
+    return torch.frombuffer(data[start * width : end * width], dtype=getattr(torch, _TORCH_DTYPES[dtype]))

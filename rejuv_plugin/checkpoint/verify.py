@@ -1,0 +1,75 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a rejuvenated checkpoint is still what its manifest says, byte for byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .digest import Progress, digest_files
+from .headers import Header, read_header
+from .layout import MANIFEST
+from .pieces import ALGORITHM
+
+_AGAIN = "make it again with this version"
+
+
+def verify(directory: Path, key: str, progress: Progress | None = None) -> dict[str, str]:
+    """Read every file that the manifest of ``directory`` names.
+
+    Args:
+        directory: a rejuvenated checkpoint.
+        key: how errors name it.
+        progress: called with ``("hash", bytes done, bytes in all)``.
+
+    Returns:
+        What is wrong, by file name; empty if nothing is.
+
+    Raises:
+        InputError: named ``key``; no manifest that can be read, or one of another version.
+    """
+    problems: dict[str, str] = {}
+    files: dict[Path, Header | None] = {}
+    expected = _expected(directory, key)
+    for name, (_, size) in expected.items():
+        path = directory / name
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            problems[name] = error.strerror or type(error).__name__
+            continue
+        if found != size:
+            problems[name] = f"{found} bytes in place of {size}"
+            continue
+        try:
+            files[path] = read_header(path, name) if name.endswith(".safetensors") else None
+        except InputError as error:
+            problems[name] = error.got
+    digests = digest_files(files, progress=progress)
+    problems |= {
+        name: "other bytes" for name in expected if digests.get(directory / name, "") not in ("", expected[name][0])
+    }
+    for path in sorted(directory.glob("*.safetensors")):
+        if path.name not in expected:
+            problems[path.name] = "weights that the manifest does not know"
+    return problems
+
+
+def _expected(directory: Path, key: str) -> dict[str, tuple[str, int]]:
+    try:
+        record: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+        algorithm = record.get("digest")
+        if algorithm == ALGORITHM:
+            outputs = {name: (str(file["digest"]), int(file["size"])) for name, file in record["outputs"].items()}
+    except FileNotFoundError:
+        raise InputError(key, f"{MANIFEST} in {directory}", "no such file", "give a rejuvenated checkpoint") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(key, f"{directory / MANIFEST} to be readable", type(error).__name__, _AGAIN) from None
+    if algorithm != ALGORITHM:
+        raise InputError(key, f"digests of the kind {ALGORITHM}", repr(algorithm), _AGAIN)
+    for name in outputs:
+        # A manifest from elsewhere must not make us read outside of its directory.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(key, "a manifest that names files of its own directory", repr(name), _AGAIN)
+    return outputs

@@ -1,0 +1,26 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuv verify``: is a checkpoint what its manifest says?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    directory: Annotated[Path, typer.Argument(help="A rejuvenated checkpoint.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is wrong as JSON on stdout.")] = False,
+) -> None:
+    """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json: a line for each file that differs.
+
+    Exit code 0 when it is as it was written, 2 when it is not.
+    """
+    from .. import checkpoint
+
+    with checkpoint.bars() as progress:
+        problems = checkpoint.verify(directory, "DIRECTORY", progress)
+    lines = [f"{file}: {problem}" for file, problem in problems.items()] or [f"{directory}: as it was written"]
+    print(json.dumps(problems, indent=2) if as_json else "\n".join(lines))
+    raise typer.Exit(2 if problems else 0)

@@ -1,0 +1,98 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Weight files written by all nodes of a Ray cluster that share a file system: the bytes of one process.
+
+A task for each file. Ray starts it again, elsewhere, when its node is lost; a node that was only thought lost writes
+the very same bytes at the very same places. A file that a node could not write because it does not see the directories
+is written here.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from ..checkpoint import Plan, Shard, ShardWriter, local
+from ..errors import InputError
+
+_log = logging.getLogger(__name__)
+# Of a file whose node is lost. An error of ours, such as a full disk, is not tried again.
+_RETRIES = 10
+_THREADS = 2
+
+
+def connect(key: str) -> None:
+    """Join the cluster that this machine is a node of.
+
+    Raises:
+        InputError: named ``key``; there is none.
+    """
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address="auto", logging_level=logging.WARNING)
+    except ConnectionError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            key, "a Ray cluster that runs on this machine", reason, "start one: ray start --head"
+        ) from None
+
+
+def nodes() -> int:
+    """How many nodes with a processor the cluster has; 0 if this process is in none."""
+    if not ray.is_initialized():
+        return 0
+    return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+
+
+def over_cluster() -> ShardWriter:
+    """A `ShardWriter` for `checkpoint.apply` and `checkpoint.materialise`."""
+
+    def write_all(plan: Plan, files: Sequence[str], directory: Path, advance: Callable[[int], None]) -> Iterator[Shard]:
+        task = ray.remote(_write).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
+        shared = ray.put(plan)
+        waiting: dict[Any, str] = {task.remote(shared, file, str(directory)): file for file in files}
+        try:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting))
+                file = waiting.pop(done)
+                shard = _result(done)
+                if shard is not None and _arrived(plan, file, directory):
+                    advance(plan.layout.headers[file].size)
+                    yield shard
+                else:
+                    _log.warning("%s is written here: a node does not see %s or the inputs", file, directory)
+                    yield from local(_THREADS)(plan, [file], directory, advance)
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+
+    return write_all
+
+
+def _write(plan: Plan, file: str, directory: str) -> Shard | None:
+    """The task: one weight file, durably; None where the directories are not to be seen."""
+    seen = [Path(directory), plan.base.root, plan.layout.root]
+    if not all(path.is_dir() for path in seen):
+        return None
+    return next(local(_THREADS)(plan, [file], Path(directory), lambda count: None))
+
+
+def _result(reference: Any) -> Shard | None:
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        # As if it had been raised here, for whoever turns a full disk into an error of its key.
+        raise (error.cause if isinstance(error.cause, OSError) else error) from None
+
+
+def _arrived(plan: Plan, file: str, directory: Path) -> bool:
+    try:
+        # Opened, not only asked for: NFS then asks its server.
+        with (directory / file).open("rb") as written:
+            return written.seek(0, 2) == plan.layout.headers[file].size
+    except OSError:
+        return False

@@ -1,0 +1,48 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""A plan and a manifest in words."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def print_plan(record: dict[str, Any], as_json: bool) -> None:
+    """Print what a dry run found, as a table or as JSON."""
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("plan", "value", title="Dry run: inputs are good, nothing was written")
+    for name, value in record.items():
+        shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(name, shown)
+    Console().print(table)
+
+
+def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], output: Path) -> str:
+    """One line about what was written.
+
+    Args:
+        manifest: fields: `checkpoint.provenance.manifest`.
+        entropy: mean token entropy in nats by side, where it was measured.
+        output: the directory.
+    """
+    drift = manifest["drift_from_base"]
+    sft, fused = (drift[side]["relative_l2"] for side in ("sft", "output"))
+    moved = "unknown (weights with NaN or infinity)" if None in (sft, fused) else f"{sft:.3%} -> {fused:.3%}"
+    reset = manifest.get("reset")
+    how = f", {reset['neurons']:,} neurons ({reset['share']:.2%}) reset with omega {reset['omega']:g}" if reset else ""
+    gigabytes = sum(file["size"] for file in manifest["outputs"].values()) / 1e9
+    rate = f", {1000 * gigabytes / manifest['seconds']:,.0f} MB/s" if manifest["seconds"] else ""
+    said = ", ".join(f"{value:.3f} {side}" for side, value in entropy.items() if value is not None)
+    sure = f"; token entropy in nats {said}" if said else ""
+    return (
+        f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
+        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
+        f"from base {moved}{sure}, {gigabytes:.2f} GB in {manifest['seconds']} s{rate}. Written to {output}; where "
+        f"it comes from: {output / 'rejuvenation.json'}"
+    )

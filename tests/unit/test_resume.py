@@ -1,0 +1,209 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Going on where a killed run was; and several processes with one output."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import edit_json, make_pair, snapshot
+
+import rejuv_plugin
+from rejuv_plugin.checkpoint import apply, materialise, plan_fusion, write
+from rejuv_plugin.checkpoint.journal import JOURNAL
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.errors import InputError
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    make_pair(tmp_path, max_shard_size="9KB")
+    return tmp_path
+
+
+def plan(pair: Path, alpha: float = 0.4):
+    return plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(alpha))
+
+
+def start(pair: Path, call: str, on_progress: str, ready: int = 1) -> subprocess.Popen:
+    """Another process that makes ``call``; ``on_progress`` is the body of its progress callback."""
+    script = f"""
+import json, os, signal, sys, time
+from pathlib import Path
+from rejuv_plugin.checkpoint import apply, materialise, plan_fusion
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.errors import InputError
+pair, wrote = Path(sys.argv[1]), []
+def progress(phase, done, total):
+    wrote.append(phase)
+    {on_progress}
+plan = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(float(sys.argv[2])))
+(pair / f"ready-{{os.getpid()}}").touch()
+while len(list(pair.glob("ready-*"))) < {ready}:
+    time.sleep(0.01)
+try:
+    {call}
+    print(json.dumps("write" in wrote))
+except InputError as error:
+    print(json.dumps(str(error)))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(rejuv_plugin.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script, str(pair), "0.4"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def killed(pair: Path, into: str = "out") -> Path:
+    """What a run that was killed left; below ``cache`` by `materialise`."""
+    # A fork, as a new process would take seconds to import torch.
+    child = os.fork()
+    if child == 0:
+
+        def die(phase: str, done: int, total: int) -> None:
+            if phase == "write" and done > 0.7 * total:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            make = materialise if into == "cache" else apply
+            make(plan(pair), pair / into, progress=die)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (left,) = [path for path in pair.rglob("*.tmp-*") if path.is_dir()]
+    return left
+
+
+def outputs(pair: Path) -> list[str]:
+    return sorted(path.name for path in pair.iterdir() if path.name not in ("base", "sft"))
+
+
+def files(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_ino, path.read_bytes()) for path in directory.glob("*.safetensors")}
+
+
+def test_finished_files_are_kept_and_the_rest_is_written(pair: Path) -> None:
+    left = killed(pair)
+    done = [json.loads(line)["file"] for line in (left / JOURNAL).read_text().splitlines()[1:]]
+    assert 0 < len(done) < len(list((pair / "sft").glob("*.safetensors")))
+    before = files(left)
+    record = apply(plan(pair), pair / "out", resume=True)
+    after = files(pair / "out")
+    assert all(after[file] == before[file] for file in done), "a finished file was written again"
+    assert outputs(pair) == ["out"]
+
+    whole = apply(plan(pair), pair / "whole")
+    assert snapshot(pair / "whole").keys() == snapshot(pair / "out").keys()
+    for entry in ("outputs", "inputs", "drift_from_base", "key"):
+        assert record[entry] == whole[entry]
+    assert {name: data for name, (_, data) in after.items()} == {n: d for n, (_, d) in files(pair / "whole").items()}
+
+
+def test_without_the_flag_everything_is_done_again(pair: Path) -> None:
+    killed(pair)
+    called = []
+    apply(plan(pair), pair / "out", progress=lambda phase, done, total: called.append(done))
+    assert called[0] < min(path.stat().st_size for path in (pair / "sft").glob("*.safetensors"))
+    assert outputs(pair) == ["out"]
+
+
+def test_a_finished_file_that_changed_is_written_again(pair: Path) -> None:
+    left = killed(pair)
+    file = json.loads((left / JOURNAL).read_text().splitlines()[1])["file"]
+    for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-1], lambda data: b""):
+        shutil.copytree(left, pair / "kept")
+        (left / file).write_bytes(damage((left / file).read_bytes()))
+        apply(plan(pair), pair / "out", resume=True)
+        (pair / "out").rename(pair / "first") if not (pair / "first").exists() else shutil.rmtree(pair / "out")
+        (pair / "kept").rename(left)
+    apply(plan(pair), pair / "whole")
+    assert {n: d for n, (_, d) in files(pair / "first").items()} == {
+        n: d for n, (_, d) in files(pair / "whole").items()
+    }
+
+
+@pytest.mark.parametrize("change", ["alpha", "config", "weights"])
+def test_another_plan_does_not_go_on(pair: Path, change: str) -> None:
+    killed(pair)
+    if change == "config":
+        edit_json(pair / "sft" / "config.json", rope_theta=1.0)
+    if change == "weights":
+        os.utime(sorted((pair / "base").glob("*.safetensors"))[0], ns=(0, 0))
+    called = []
+    real = write.write_weights
+
+    def spy(*arguments):
+        called.append(arguments[1])
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "write_weights", spy)
+        apply(plan(pair, 0.5 if change == "alpha" else 0.4), pair / "out", resume=True)
+    assert called == sorted(path.name for path in (pair / "sft").glob("*.safetensors"))
+    assert outputs(pair) == ["out"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, -1, -20])
+def test_a_journal_that_was_cut_short(pair: Path, cut: int) -> None:
+    left = killed(pair)
+    journal = (left / JOURNAL).read_bytes()
+    (left / JOURNAL).write_bytes(journal[:cut])
+    apply(plan(pair), pair / "out", resume=True)
+    apply(plan(pair), pair / "whole")
+    assert {n: d for n, (_, d) in files(pair / "out").items()} == {n: d for n, (_, d) in files(pair / "whole").items()}
+    assert outputs(pair) == ["out", "whole"]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "[]", "7", '{"file": "../x", "output": "", "sft": ""}', '{"file": 1}', "{" * 9999]
+)
+def test_a_journal_with_a_line_that_is_none(pair: Path, line: str) -> None:
+    left = killed(pair)
+    lines = (left / JOURNAL).read_text().splitlines(keepends=True)
+    (left / JOURNAL).write_text("".join([*lines[:2], line + "\n", *lines[2:]]))
+    apply(plan(pair), pair / "out", resume=True)
+    assert outputs(pair) == ["out"]
+
+
+def test_the_cache_goes_on_by_itself(pair: Path) -> None:
+    left = killed(pair, "cache")
+    before = files(left)
+    done = [json.loads(line)["file"] for line in (left / JOURNAL).read_text().splitlines()[1:]]
+    result = materialise(plan(pair), pair / "cache")
+    assert not result.cached
+    assert all(files(result.path)[file] == before[file] for file in done)
+    assert [path for path in (pair / "cache").iterdir() if not path.name.startswith(".")] == [result.path]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_failure_of_the_system_keeps_the_work_if_asked(pair: Path, resume: bool) -> None:
+    def fail(phase: str, done: int, total: int) -> None:
+        if done > 0.7 * total:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        apply(plan(pair), pair / "out", progress=fail, resume=resume)
+    assert len(outputs(pair)) == int(resume)
+    apply(plan(pair), pair / "out", resume=True)
+    assert outputs(pair) == ["out"]
+
+
+def test_of_three_processes_with_one_output_one_works(pair: Path) -> None:
+    processes = [start(pair, "apply(plan, pair / 'out', progress=progress)", "time.sleep(0.05)", 3) for _ in range(3)]
+    results = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert sorted(results) == [False, False, True]
+    assert [name for name in outputs(pair) if not name.startswith("ready")] == ["out"]
+
+
+def test_who_waited_does_not_take_something_else(pair: Path) -> None:
+    other = start(pair, "apply(plan, pair / 'out', progress=progress)", "time.sleep(0.1)")
+    while not (pair / ".out.lock").exists():
+        assert other.poll() is None
+    with pytest.raises(
+        InputError, match=r"^--output: expected no other process to write there, .* other inputs or set"
+    ):
+        apply(plan(pair, 0.5), pair / "out")
+    assert json.loads(other.communicate(timeout=120)[0]) is True

@@ -1,0 +1,124 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""`rejuv apply --ray` on a cluster of three nodes on this machine: the bytes of one process, even if a node is lost."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from checkpoints import save_model
+from ray.cluster_utils import Cluster
+
+from rejuv_plugin.checkpoint import Plan, apply, local, materialise, plan_fusion
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.integrations import ray_shards
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    for _ in range(2):
+        made.add_node(num_cpus=1)
+    ray.init(address=made.address)
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "max_shard_size": "1MB"}
+    base, sft = (save_model(tmp_path / name, seed, **sizes) for seed, name in enumerate(("base", "sft")))
+    return plan_fusion(str(base), str(sft), FusionConfig(0.4))
+
+
+def record(plan: Plan, output: Path, **options: object) -> dict:
+    found = apply(plan, output, **options)
+    for entry in ("created", "seconds"):
+        del found[entry]
+    return found
+
+
+def test_three_nodes_write_what_one_process_writes(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
+    assert ray_shards.nodes() == 3
+    expected = record(plan, tmp_path / "alone", shards=local(1))
+    assert record(plan, tmp_path / "together", shards=ray_shards.over_cluster()) == expected
+    assert materialise(plan, tmp_path / "cache", shards=ray_shards.over_cluster()).manifest["key"] == expected["key"]
+
+
+def test_a_node_is_lost_midway(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
+    expected = record(plan, tmp_path / "alone", shards=local(1))
+    files = len(plan.layout.headers)
+    assert files > 12
+    finished = []
+
+    def lose_a_node(phase: str, done: int, total: int) -> None:
+        finished.append(done)
+        if len(finished) == 4:
+            # As when the power goes: no task of it can end in order.
+            cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
+
+    assert record(plan, tmp_path / "out", shards=ray_shards.over_cluster(), progress=lose_a_node) == expected
+    assert len(finished) > files
+    deadline = time.monotonic() + 60
+    while ray_shards.nodes() > 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert ray_shards.nodes() == 2, "no node was lost"
+
+
+def test_what_the_nodes_do_not_see_is_written_here(
+    tmp_path: Path, plan: Plan, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = record(plan, tmp_path / "alone", shards=local(1))
+    # All nodes are on this machine and see everything: stands in for a disk that is not shared.
+    monkeypatch.setattr(ray_shards, "_write", lambda plan, file, directory: None)
+    assert record(plan, tmp_path / "out", shards=ray_shards.over_cluster()) == expected
+    assert "is written here" in caplog.text
+
+
+def test_an_error_of_a_task_is_raised_here(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
+    def cut(phase: str, done: int, total: int) -> None:
+        for file in (tmp_path / "sft").glob("*.safetensors"):
+            with file.open("r+b") as opened:
+                opened.truncate(100)
+
+    with pytest.raises(OSError, match="changed while it was read"):
+        apply(plan, tmp_path / "out", shards=ray_shards.over_cluster(), progress=cut)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "sft"]
+
+
+def test_the_command_joins_the_cluster(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
+    options = [
+        "--base",
+        plan.base.root,
+        "--sft",
+        plan.sft.root,
+        "--output",
+        tmp_path / "out",
+        "--alpha",
+        "0.4",
+        "--ray",
+    ]
+    script = "from rejuv_plugin.cli import main; main()"
+    command = [sys.executable, "-c", script, "apply", *map(str, options)]
+    # Other clusters may run on this machine.
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    alone = record(plan, tmp_path / "alone", shards=local(1))
+    for file in alone["outputs"]:
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda temp_dir: None)
+    with pytest.raises(InputError, match=r"^--ray: expected a Ray cluster .*Fix: start one"):
+        ray_shards.connect("--ray")
