@@ -92,9 +92,17 @@ def _weight_map(root: Path, key: str) -> dict[str, str]:
             raise InputError(
                 key, f"{_INDEX} to name safetensors files of its own directory", f"{file!r} for {name}", _RESAVE
             )
-        if not (root / file).is_file():
+        if not _is_file(root / file):
             raise InputError(key, f"the file {file} that {_INDEX} names for {name}", "no such file", _RESAVE)
     return weight_map
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name that no file can have: too long.
+        return False
 
 
 def _merge(headers: Mapping[str, Header], weight_map: Mapping[str, str] | None, key: str) -> dict[str, TensorInfo]:

@@ -126,6 +126,16 @@ def test_an_index_that_points_elsewhere(sharded: Path, file: object) -> None:
     assert_refused(sharded, "--sft", "of its own directory", repr(file))
 
 
+def test_an_index_with_a_name_that_no_file_can_have(sharded: Path) -> None:
+    edit_index(sharded / "sft", lambda index: index.update({"lm_head.weight": "x" * 5000 + ".safetensors"}))
+    assert_refused(sharded, "--sft", "no such file")
+
+
+def test_a_flag_that_is_no_flag(pair: Path) -> None:
+    edit_json(pair / "sft" / "config.json", tie_word_embeddings=[])
+    assert_refused(pair, "--sft", "true or false for tie_word_embeddings", "[]")
+
+
 def test_an_index_that_names_the_wrong_file(sharded: Path) -> None:
     def move(index: dict) -> None:
         index["lm_head.weight"] = next(file for file in index.values() if file != index["lm_head.weight"])
