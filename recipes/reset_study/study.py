@@ -26,8 +26,9 @@ from transformers.utils import logging as transformers_logging
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset, read_checkpoint, read_inputs
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.neurons.reset_set import ResetSet, shares
-from rejuv_plugin.probe.calibration import Prompts, write_pairs
+from rejuv_plugin.probe.calibration import write_pairs
 from rejuv_plugin.probe.measure import measure
+from rejuv_plugin.probe.prompts import Prompts
 from rejuv_plugin.probe.sample import sample_pairs
 
 SETTINGS = Settings()

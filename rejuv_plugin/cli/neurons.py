@@ -36,8 +36,9 @@ def calibrate(
         rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
     """
     from ..checkpoint import bars, read_checkpoint, reset_file
-    from ..probe.calibration import Prompts, write_pairs
+    from ..probe.calibration import write_pairs
     from ..probe.load import device_of, fitting
+    from ..probe.prompts import Prompts
     from ..probe.sample import sample_pairs
 
     if device not in ("auto", "cpu", "cuda"):

@@ -4,6 +4,6 @@
 
     found = measure(plan, ResetConfig(ratio=0.01, calibration="data.parquet"), read_inputs(plan), "--")  # a `ResetSet`
 
-To read in this order: calibration, load, dialogue, entropy_scan, experts, capture, attribute, usage, measure; sample;
-cache. It runs transformers in float32 on the CPU or on one GPU, one example at a time.
+To read in this order: prompts, calibration, load, dialogue, entropy_scan, experts, capture, attribute, usage, measure;
+sample; cache. It runs transformers in float32 on the CPU or on one GPU, one example at a time.
 """

@@ -17,9 +17,10 @@ from ..checkpoint.plan import Plan
 from ..checkpoint.small_file import write_text
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
-from .calibration import Prompts, check_file, write_pairs
+from .calibration import write_pairs
 from .load import device_of, fitting
 from .measure import check_inputs, entropy_of, input_digests, measure, selection_settings
+from .prompts import Prompts, check_file
 from .sample import sample_pairs
 
 _SAMPLING_SEED = 0

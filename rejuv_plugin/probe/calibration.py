@@ -3,50 +3,16 @@
 """Calibration files: dialogues from parquet or jsonl; and the prompts of RL data, to be answered."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.small_file import write_text
 from ..errors import InputError
+from .prompts import check_file
 
 Message = dict[str, Any]
-_SUFFIXES = (".parquet", ".jsonl")
 _WRITE_MESSAGES = "write each message as {role, content}"
 _COLUMNS = "string columns prompt and response, or a column messages of {role, content}"
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """RL training data to sample from, for a user who has no calibration data."""
-
-    files: tuple[str, ...]
-    column: str
-    max_prompt: int | None
-    """Tokens; longer prompts are passed over. None: as many as the context holds beside a response."""
-    max_response: int
-    """Tokens."""
-    key: str
-    """How errors name the files."""
-    template: Mapping[str, Any] = field(default_factory=dict)
-    """More arguments of the chat template: ``enable_thinking`` for one."""
-
-    def check(self) -> None:
-        """Find what is wrong with the files without reading them.
-
-        Raises:
-            InputError: named ``key``.
-        """
-        if not self.files:
-            raise InputError(self.key, "files with prompts to sample answers to", "none", "give calibration data")
-        for file in self.files:
-            try:
-                check_file(file, self.key)
-            except InputError as error:
-                raise InputError(
-                    error.key, error.expected, error.got, f"{error.fix}, or give calibration data"
-                ) from None
 
 
 def read_dialogues(path: str, key: str) -> list[list[Message]]:
@@ -85,19 +51,6 @@ def read_prompts(path: str, column: str, key: str) -> list[list[Message]]:
 def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
     """Write ``prompt`` and ``response`` as jsonl, all or nothing; the directory is created."""
     write_text(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
-
-
-def check_file(path: str, key: str) -> Path:
-    """The calibration file, which is there and has a known suffix.
-
-    Raises:
-        InputError: named ``key``.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file() or file.suffix not in _SUFFIXES:
-        got = f"{path!r}, which is {'neither' if file.is_file() else 'no file'}"
-        raise InputError(key, f"a {' or '.join(_SUFFIXES)} file", got, f"check {key}")
-    return file
 
 
 def _rows(path: str, key: str, columns: list[str] | None = None) -> list[Any]:

@@ -24,11 +24,11 @@ from ..neurons.reset_set import Chosen, ResetSet, jaccard
 from ..ops.attribution import is_finite
 from ..ops.selection import Tally, select
 from .attribute import Attribution, attribute
-from .calibration import check_file
 from .capture import trace
 from .dialogue import Example, examples_of, needs_template
 from .entropy_scan import entropies, largest_gaps, not_finite
 from .load import device_of, fitting, load_model, load_tokenizer
+from .prompts import check_file
 from .usage import peak_memory, reset_peak_memory
 
 # Beyond this, relative to the logits, the residual stream is not what the architecture's constants say.

@@ -11,9 +11,10 @@ import torch
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
 from ..errors import InputError
-from .calibration import Message, Prompts, read_prompts
+from .calibration import Message, read_prompts
 from .dialogue import needs_template, template_failed
 from .load import load_model, load_tokenizer
+from .prompts import Prompts
 
 # Of a batch, prompts and responses together: each token's keys and values are kept while it is answered.
 _BATCH_TOKENS = 16384

@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -69,7 +70,16 @@ def forked(root: Path, seconds: float | None, *more: str) -> float:
     began = time.monotonic()
     child = os.fork()
     if child == 0:
-        os._exit(apply(root, "out", *more))
+        code = 1
+        try:
+            # torch makes its pool of threads anew after a fork, and not safely in several threads at once.
+            torch.set_num_threads(1)
+            code = apply(root, "out", *more)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            # Whatever happened: what the parent still needs, its directory above all, is not the child's to clean up.
+            os._exit(code)
     if seconds is not None:
         time.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):

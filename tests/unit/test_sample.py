@@ -18,8 +18,9 @@ from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.probe import sample
 from rejuv_plugin.probe.cache import found_once
-from rejuv_plugin.probe.calibration import Prompts, read_dialogues, read_prompts
+from rejuv_plugin.probe.calibration import read_dialogues, read_prompts
 from rejuv_plugin.probe.load import load_tokenizer
+from rejuv_plugin.probe.prompts import Prompts
 
 
 @pytest.fixture

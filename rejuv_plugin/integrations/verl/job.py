@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from ...config import RejuvenationConfig, from_mapping
 from ...errors import InputError
-from ...probe.calibration import Prompts
+from ...probe.prompts import Prompts
 
 MODEL_PATH = "actor_rollout_ref.model.path"
 
