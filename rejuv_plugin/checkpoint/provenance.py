@@ -41,7 +41,7 @@ class Inputs:
 
 
 def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None = None) -> Inputs:
-    """Hash all inputs of ``plan``; see `digest.sha256_files` for ``memo`` and ``progress``.
+    """Hash all inputs of ``plan``; see `digest.digest_files` for ``memo`` and ``progress``.
 
     Raises:
         InputError: base and SFT hold the same bytes under two paths.

@@ -173,8 +173,12 @@ def apply(
         return
     shards = checkpoint.local(workers or checkpoint.workers())
     if ray:
-        from ..integrations import ray_shards
-
+        try:
+            from ..integrations import ray_shards
+        except ImportError:
+            raise InputError(
+                "--ray", "ray, to spread files", "an environment without it", "pip install 'rejuv-plugin[verl]'"
+            ) from None
         ray_shards.connect("--ray")
         shards = ray_shards.over_cluster()
     with checkpoint.bars() as progress:

@@ -153,3 +153,14 @@ def test_help_teaches_without_importing_torch(pair: Path) -> None:
 def test_version(capsys: pytest.CaptureFixture) -> None:
     assert rejuv("--version") == 0
     assert capsys.readouterr().out == f"rejuv {rejuv_plugin.__version__}\n"
+
+
+def test_ray_that_is_not_installed(pair: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(pair)
+    monkeypatch.delitem(sys.modules, "rejuv_plugin.integrations.ray_shards", raising=False)
+    monkeypatch.delattr("rejuv_plugin.integrations.ray_shards", raising=False)
+    # What Python takes for a module that is not there.
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert apply("--ray") == 2
+    assert capsys.readouterr().err.startswith("rejuv: --ray: expected ray, to spread files, got an environment without")
+    assert snapshot(pair) == before

@@ -13,6 +13,7 @@ from typing import Any
 
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
+from ...checkpoint.small_file import write_text
 from ...errors import InputError
 
 NAME = "rejuvenation_start.json"
@@ -42,11 +43,7 @@ def check(config: Any, key: str | None) -> None:
 
 def write(folder: str, key: str) -> None:
     """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``."""
-    record = Path(folder) / NAME
-    record.parent.mkdir(parents=True, exist_ok=True)
-    partial = record.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"key": key}) + "\n")
-    partial.replace(record)
+    write_text(Path(folder) / NAME, json.dumps({"key": key}) + "\n")
 
 
 def _read(record: Path) -> str | None:
