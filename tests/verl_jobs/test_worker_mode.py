@@ -39,7 +39,7 @@ def job_in(mode: str, models: Path, reset_set: Path, directory: Path, *overrides
 
 def test_worker_mode_is_the_run_of_disk_mode(models: Path, reset_set: Path, tmp_path: Path) -> None:
     """GRPO with a KL reference on two FSDP2 workers."""
-    overrides = ("trainer.n_gpus_per_node=2", "+ray_kwargs.ray_init.num_gpus=2")
+    overrides = ("trainer.n_gpus_per_node=2",)
     disk, worker = (job_in(mode, models, reset_set, tmp_path, *overrides) for mode in ("disk", "worker"))
     ours, theirs = worker.final_weights(), disk.final_weights()
     assert ours.keys() == theirs.keys()
