@@ -24,6 +24,9 @@ class RanksFailed(AssertionError):
         super().__init__("\n".join(f"rank {rank}: {error}" for rank, error in sorted(errors.items())))
         self.errors = errors
 
+    def __reduce__(self) -> tuple[type["RanksFailed"], tuple[dict[int, str]]]:
+        return type(self), (self.errors,)
+
 
 def run(
     function: Callable[..., Any], world: int, *args: Any, timeout: float = 120, context: BaseContext | None = None
