@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
@@ -28,9 +27,7 @@ class RanksFailed(AssertionError):
         return type(self), (self.errors,)
 
 
-def run(
-    function: Callable[..., Any], world: int, *args: Any, timeout: float = 120, context: BaseContext | None = None
-) -> list[Any]:
+def run(function: Callable[..., Any], world: int, *args: Any, timeout: float = 120) -> list[Any]:
     """Call ``function(*args)`` in ``world`` processes with ``torch.distributed`` ready.
 
     Args:
@@ -38,7 +35,6 @@ def run(
         world: number of ranks.
         args: the same for every rank.
         timeout: seconds until ranks that still run are ended; as long as one waits for another that has failed.
-        context: whose processes the ranks are; by default forks of this one, else function and arguments are pickled.
 
     Returns:
         What the function returned, by rank; it must pickle.
@@ -46,7 +42,7 @@ def run(
     Raises:
         RanksFailed: with the traceback of every rank that failed.
     """
-    context = context or multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as directory:
         ends = [context.Pipe(duplex=False) for _ in range(world)]
         processes = [

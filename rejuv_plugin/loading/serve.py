@@ -41,11 +41,15 @@ class Served:
         missing = sorted({*files} - self.files) or sorted({*tensors} - self.tensors)
         if missing or not self.tensors:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise NotRead(
-                f"{missing[0] if missing else 'weights'}{more}: expected to be read through safetensors.safe_open "
-                "while the model was built, got a loader that reads another way, so this model would be the SFT "
-                "checkpoint. Fix: use rejuvenation.mode=disk"
-            )
+            raise not_read(f"{missing[0]}{more}" if missing else "weights")
+
+
+def not_read(what: str) -> NotRead:
+    """The error for ``what`` a loader did not read."""
+    return NotRead(
+        f"{what}: expected to be read through safetensors.safe_open while the model was built, got a loader that reads "
+        "another way, so this model would be the SFT checkpoint. Fix: use rejuvenation.mode=disk"
+    )
 
 
 @contextmanager

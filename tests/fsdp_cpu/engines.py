@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's FSDP engines, to be built on a rank of `server`."""
+"""verl's FSDP engines, to be built on a rank of a `rank_server`."""
 
 from pathlib import Path
 from typing import Any

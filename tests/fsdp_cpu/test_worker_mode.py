@@ -10,10 +10,10 @@ import architectures
 import pytest
 import torch
 from checkpoints import weights
+from rank_server import Server
 from ranks import RanksFailed
 from safetensors.torch import save_file
 
-from fsdp_cpu.server import Server
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.neurons.modules import modules_of
@@ -22,7 +22,7 @@ from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    server = Server()
+    server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
     yield server
     server.close()
 

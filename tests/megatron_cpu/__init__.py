@@ -4,7 +4,7 @@
 
 Stand-ins are for missing hardware only: `cuda_stand_in` (CUDA is the CPU) and `transformer_engine_stand_in` (the layers
 of Transformer Engine, which has no CPU build, in plain torch with the same parameters). Both change torch and megatron
-for a whole process, so no test's process imports them: `ranks` are forks of a server that has.
+for a whole process, so no test's process imports them, but a `rank_server`.
 
 This package is not called ``megatron``: beside the tests, that would be taken for the real one.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron engine of a topology, on this rank; to be called in a process of `megatron_cpu.ranks`."""
+"""verl's Megatron engine of a topology, on this rank; to be built on a rank of a `rank_server`."""
 
 from functools import partial
 from pathlib import Path

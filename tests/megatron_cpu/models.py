@@ -47,12 +47,12 @@ def config(name: str) -> PretrainedConfig:
 
 
 def save(path: Path, name: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """A random model of that name, every parameter of it (norms and biases too) different for every seed."""
+    """A random model of that name, in several files; no two seeds agree in any parameter."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config(name), dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             parameter.normal_(1.0 if parameter_name.endswith("norm.weight") else 0.0, 0.05)
-    model.to(dtype).save_pretrained(path)
+    model.to(dtype).save_pretrained(path, max_shard_size="150KB")
     tokenizer().save_pretrained(path)
     return path

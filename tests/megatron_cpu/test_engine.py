@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import weights
+from rank_server import Server
 
-from megatron_cpu import models, ranks
+from megatron_cpu import models
 from megatron_cpu.topology import Topology
 
 
@@ -41,9 +42,9 @@ def _work(path: Path, topology: Topology) -> dict:
     ],
     ids=str,
 )
-def test_engine_loads_learns_and_exports(tmp_path: Path, model: str, topology: Topology) -> None:
+def test_engine_loads_learns_and_exports(server: Server, tmp_path: Path, model: str, topology: Topology) -> None:
     path = models.save(tmp_path / model, model, seed=1)
-    results = ranks.run(_work, topology.world, path, topology)
+    results = server.run(_work, topology.world, path, topology)
 
     saved = weights(path)
     for result in results:

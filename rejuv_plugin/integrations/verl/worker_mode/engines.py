@@ -58,8 +58,10 @@ def load_rejuvenated(engine: Any, plan: Plan, rank: int) -> Loaded:
             with Values(plan, _threads()) as values, serving(values, engine.model_config.local_path) as served:
                 try:
                     module = original(*args, **kwargs)
-                    # transformers opens all files; a pipeline stage only those with its layers.
-                    served.check(files=plan.sft.headers if build == "_build_module" else ())
+                    # transformers reads all of it. A rank of Megatron may well read no tensor that is fused: none is in
+                    # its stage, or another rank sends it what it needs. `Beginning.report` sees that not all are such.
+                    if build == "_build_module":
+                        served.check(files=plan.sft.headers)
                 except Exception as error:
                     values.failed = values.failed or error
             if values.failed:

@@ -17,12 +17,13 @@ from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from ....checkpoint import Plan
+from ....loading import not_read
 from ....neurons.reset_set import ResetSet
 from ..planning import RESET_KEY
 from ..progress_lines import ProgressLines
 from .engines import Loaded, load_rejuvenated
 from .start import Start
-from .together import all_or_none, owned
+from .together import all_or_none, gather, owned
 
 
 class Beginning:
@@ -60,9 +61,14 @@ class Beginning:
         Returns:
             ``drift`` of the tensors that no lower rank has read, by name; ``set``, the neurons that were reset, from
             rank 0; ``seconds`` by role of building and loading; ``search_seconds``.
+
+        Raises:
+            NotRead: no rank has read any: the loader reads in a way that does not give it rejuvenated weights.
         """
         assert self._plan is not None, "no engine was initialised"
         drift = {name: both for loaded in self._loaded.values() for name, both in loaded.drift.items()}
+        if not any(gather(bool(drift))):
+            raise not_read("weights")
         mine = owned([operation.name for operation in self._plan.fused], drift.keys())
         return {
             "drift": {name: drift[name] for name in mine},

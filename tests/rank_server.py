@@ -1,6 +1,9 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A process that imports verl on the laptop's platform once, and runs functions on ranks that it forks."""
+"""A process that imports a module once, and runs functions on ranks that it forks.
+
+For modules that change a whole process, or that verl must find when it is imported: no test's own process has them.
+"""
 
 import importlib
 import os
@@ -14,15 +17,17 @@ import ranks
 
 
 class Server:
-    """Ends with the pytest session: its input closes."""
+    """Ends with the test session: its input closes."""
 
-    def __init__(self) -> None:
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "VERL_PLATFORM": "cpu",
-            "VERL_USE_EXTERNAL_PLUGINS": "rejuvenation_cpu",
-        }
-        command = [sys.executable, "-m", "fsdp_cpu.server"]
+    def __init__(self, module: str, path: str = "", **environment: str) -> None:
+        """
+        Args:
+            module: what to import, with all that it imports.
+            path: one more directory to import from.
+            environment: variables, beside this process's.
+        """
+        env = os.environ | environment | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, path]))}
+        command = [sys.executable, "-m", "rank_server", module]
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._requests: Any = self._process.stdin
         self._answers: Any = self._process.stdout
@@ -41,12 +46,11 @@ class Server:
         self._process.wait()
 
 
-def _serve() -> None:
-    import fsdp_cpu.engines  # noqa: F401  (what all ranks need)
-
-    # What verl and its engines print must not come between the answers.
+def _serve(module: str) -> None:
+    # What is printed from here on must not come between the answers.
     answers, sys.stdout = os.fdopen(os.dup(1), "wb"), sys.stderr
     os.dup2(2, 1)
+    importlib.import_module(module)
     while True:
         try:
             module, name, world, args = pickle.load(sys.stdin.buffer)
@@ -61,4 +65,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])
