@@ -3,11 +3,14 @@
 """Worker mode inside real verl jobs: actor, rollout, reference and critic start from what disk mode would write."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import weights
+from safetensors.torch import save_file
 from verl_jobs.job import Job
 
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
@@ -112,3 +115,16 @@ def test_workers_find_the_neurons_and_a_resumed_run_keeps_them(models: Path, tmp
     assert sorted(job.metrics) == [0, 1, 2]
     assert_start(whole(job, 2), expected)
     assert job.metrics[2]["actor/kl_loss"] == pytest.approx(first[1]["actor/kl_loss"], rel=0.5)
+
+
+def test_a_rank_that_cannot_load_ends_the_job_with_its_name(models: Path, tmp_path: Path) -> None:
+    """One line that tells what, where and who; no hang."""
+    shutil.copytree(models / "base", tmp_path / "base")
+    broken = weights(tmp_path / "base")
+    broken["model.layers.1.mlp.up_proj.weight"][3, 3] = torch.nan
+    save_file(broken, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    job = Job(tmp_path / "job", models / "sft", models / "data", steps=1)
+    job.overrides = [*settings(models), f"rejuvenation.base_path={tmp_path}/base", "trainer.n_gpus_per_node=2"]
+    assert job.wait(job.start(), timeout=240) == 1
+    said = r"up_proj\.weight: expected finite weights in .*, got NaN or infinity \(rank [01] on \S+\)\. Fix: "
+    assert re.search(said, job.log)
