@@ -1,0 +1,94 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Functions on several forked processes of one `torch.distributed` world (gloo): ``run(function, 4, "argument")``.
+
+What the test has imported and built is there in each of them, so a world starts in a tenth of a second.
+"""
+
+import gc
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def run(function: Callable[..., Any], world: int, *args: Any, seconds: float = 60.0) -> list[Any]:
+    """Call ``function(*args)`` on every rank and give what each returned; what the first of them raised is raised here."""
+    found = outcomes(function, world, *args, seconds=seconds)
+    for outcome in found:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return found
+
+
+def outcomes(function: Callable[..., Any], world: int, *args: Any, seconds: float = 60.0) -> list[Any]:
+    """As `run`, but for a rank that raised an exception the exception.
+
+    Results and exceptions are pickled; tensors in them should be few.
+
+    Raises:
+        TimeoutError: a rank had no result after so many ``seconds``.
+        RuntimeError: a process ended without a result.
+    """
+    context = multiprocessing.get_context("fork")
+    with tempfile.NamedTemporaryFile(prefix="ranks-") as store:
+        pipes = [context.Pipe(duplex=False) for _ in range(world)]
+        processes = [
+            context.Process(target=_rank, args=(rank, world, store.name, seconds, function, args, theirs))
+            for rank, (_, theirs) in enumerate(pipes)
+        ]
+        try:
+            for process in processes:
+                process.start()
+            for _, theirs in pipes:
+                theirs.close()
+            found = _received({ours: rank for rank, (ours, _) in enumerate(pipes)}, time.monotonic() + seconds)
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    return [found[rank] for rank in range(world)]
+
+
+def _received(pipes: dict[Any, int], end: float) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    while pipes:
+        ready = wait(list(pipes), max(0.0, end - time.monotonic()))
+        if not ready:
+            # What another rank raised is why they wait.
+            raised = next((outcome for outcome in found.values() if isinstance(outcome, Exception)), None)
+            raise TimeoutError(f"no result from ranks {sorted(pipes.values())}") from raised
+        for pipe in ready:
+            rank = pipes.pop(pipe)
+            try:
+                found[rank] = pipe.recv()
+            except EOFError:
+                raise RuntimeError(f"rank {rank} ended without a result") from None
+    return found
+
+
+def _rank(
+    rank: int, world: int, store: str, seconds: float, function: Callable[..., Any], args: Any, theirs: Any
+) -> None:
+    # As torchrun has them, for whoever asks.
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+    torch.set_num_threads(1)
+    # A collection would otherwise touch, and so copy, everything that the parent made.
+    gc.freeze()
+    timeout = timedelta(seconds=2 * seconds)
+    dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=timeout)
+    try:
+        outcome = function(*args)
+    except Exception as error:
+        error.add_note(f"on rank {rank} of {world}")
+        outcome = error
+    theirs.send(outcome)
+    # Until all have their results, and the caller ends us: a rank that leaves breaks what others still do.
+    time.sleep(2 * seconds)
