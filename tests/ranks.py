@@ -20,10 +20,10 @@ import torch.distributed as dist
 
 
 def run(function: Callable[..., Any], world: int, *args: Any, seconds: float = 60.0) -> list[Any]:
-    """Call ``function(*args)`` on every rank and give what each returned; what the first of them raised is raised here."""
+    """Call ``function(*args)`` on every rank and give what each returned; raise here what the first of them raised."""
     found = outcomes(function, world, *args, seconds=seconds)
     for outcome in found:
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
     return found
 
@@ -63,7 +63,7 @@ def _received(pipes: dict[Any, int], end: float) -> dict[int, Any]:
         ready = wait(list(pipes), max(0.0, end - time.monotonic()))
         if not ready:
             # What another rank raised is why they wait.
-            raised = next((outcome for outcome in found.values() if isinstance(outcome, Exception)), None)
+            raised = next((outcome for outcome in found.values() if isinstance(outcome, BaseException)), None)
             raise TimeoutError(f"no result from ranks {sorted(pipes.values())}") from raised
         for pipe in ready:
             rank = pipes.pop(pipe)
@@ -86,7 +86,8 @@ def _rank(
     dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=timeout)
     try:
         outcome = function(*args)
-    except Exception as error:
+    # pytest's own failures are no Exceptions.
+    except BaseException as error:
         error.add_note(f"on rank {rank} of {world}")
         outcome = error
     theirs.send(outcome)

@@ -132,7 +132,7 @@ def score(
     Raises:
         InputError: named ``key``; NaN or infinite activations.
     """
-    scores: dict[str, Tensor] = {}
+    tallies = Tallies(wanted, settings, ranks)
 
     def work(number: int) -> Seen:
         example = examples[number]
@@ -143,16 +143,14 @@ def score(
         said = attribute(model, architecture, modules, seen, targets, each=settings.gradient == "each")
         if not all(is_finite(found) for found in (*said.scores.values(), said.rebuilt)):
             raise not_finite(key, number)
-        scores.update(said.scores)
+        tallies.add(said.scores)
         return Seen(after, kept, Error.of(said))
 
     found: list[Seen] = []
-    tallies = Tallies(wanted, settings, ranks)
     finish = rounds(model, attributing=True)
     for numbers, of_round in _rounds(work, len(examples), key, finish, tick, ranks):
         found += of_round
-        tallies.add(numbers, scores)
-        scores.clear()
+        tallies.end_round(numbers)
     return found, tallies
 
 

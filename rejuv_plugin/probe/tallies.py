@@ -35,22 +35,28 @@ class Tallies:
         self._shares = [modules[rank :: ranks.size] for rank in range(ranks.size)]
         self._mine = self._shares[ranks.rank]
         self._halves = tuple({m.name: self._tally(m) for m in self._mine} for _ in range(2))
+        self._parts: list[Tensor] = []
 
-    def add(self, numbers: range, scores: Mapping[str, Tensor]) -> None:
-        """Count one example of each rank; collective.
+    def add(self, scores: Mapping[str, Tensor]) -> None:
+        """Take this rank's example of a round: by `Module.name` ``[P, neurons]``, any floating dtype, on any device."""
+        self._parts = [self._packed(share, scores) for share in self._shares]
+
+    def end_round(self, numbers: range) -> None:
+        """Count what every rank has taken; collective.
 
         Args:
-            numbers: of the examples, one for each rank from 0 on; there may be fewer than ranks.
-            scores: by `Module.name` ``[P, neurons]``, of this rank's example; empty if it has none.
+            numbers: of the round's examples: those of rank 0, 1, ...; the last ranks may have none.
         """
-        parts = [self._packed(share, scores) for share in self._shares]
-        for number, part in zip(numbers, self._ranks.exchange(parts), strict=False):
+        if not self._parts:
+            self.add({})
+        for number, part in zip(numbers, self._ranks.exchange(self._parts), strict=False):
             counts = part.split([2 * m.count + 1 for m in self._mine])
             for module, counted in zip(self._mine, counts, strict=True):
                 tally = self._halves[number % 2][module.name]
                 tally.votes += counted[: module.count].to(torch.int64)
                 tally.total += counted[module.count : -1]
                 tally.positions += int(counted[-1])
+        self._parts = []
 
     def selected(self) -> dict[str, tuple[int, ...]]:
         """The chosen neurons of every module, on every rank, ascending; collective."""

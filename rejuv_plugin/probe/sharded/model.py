@@ -65,7 +65,7 @@ class Part:
     def gather_for_calls_of(self, module: nn.Module) -> None:
         """Whenever a module of this part is called, the part is whole."""
         stack = ExitStack()
-        module.register_forward_pre_hook(lambda *_: stack.enter_context(self.gathered()) and None)
+        module.register_forward_pre_hook(lambda *_: stack.enter_context(self.gathered()))
         module.register_forward_hook(lambda *_: stack.close(), always_call=True)
 
 
@@ -103,7 +103,7 @@ class Turns:
 
     def take(self, part: Part) -> None:
         """Gather a part whose turn it is."""
-        assert part is self._order[self._next], "not in the order that the other ranks gather in"
+        assert self._order[self._next : self._next + 1] == [part], "not in the order that all ranks gather in"
         part.gather()
         # Not before: a rank without memory for it must gather it again, or the others wait for ever.
         self._next += 1
