@@ -23,14 +23,15 @@ from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import ResetSet
 from rejuv_plugin.ops.distribution import entropy
 from rejuv_plugin.probe import attribute as attribute_module
-from rejuv_plugin.probe import cache, entropy_scan
+from rejuv_plugin.probe import cache, entropy_scan, passes
 from rejuv_plugin.probe import measure as probe_measure
 from rejuv_plugin.probe.attribute import attribute
 from rejuv_plugin.probe.capture import trace
 from rejuv_plugin.probe.dialogue import Example
 from rejuv_plugin.probe.entropy_scan import largest_gaps
 from rejuv_plugin.probe.load import load_model
-from rejuv_plugin.probe.measure import measure, scan
+from rejuv_plugin.probe.measure import measure
+from rejuv_plugin.probe.passes import scan
 
 ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}, I think"} for a in range(2) for b in range(3)]
 
@@ -179,7 +180,7 @@ def test_a_cap_on_attention_logits_is_kept(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_are_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_nan("sft")(own)
-    monkeypatch.setattr(probe_measure, "entropies", lambda model, hidden, key, number: torch.zeros(len(hidden)))
+    monkeypatch.setattr(passes, "entropies", lambda model, hidden, key, number: torch.zeros(len(hidden)))
     with pytest.raises(InputError, match=r"^--sft: .*NaN or infinity in example 0"):
         measured(own)
 
