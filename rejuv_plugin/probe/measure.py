@@ -84,8 +84,9 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
         The set. Its statistics, all over the calibration set: ``examples``, ``cut`` (those longer than ``max_tokens``),
         ``tokens``, ``response_tokens``, ``positions`` (kept); ``entropy`` (mean in nats of ``base`` and ``sft``, over
         all response tokens and over those kept); ``reconstruction_error`` (of the kept logits: ``mean_absolute``,
-        ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``jaccard_of_halves`` by
-        module (the sets of even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
+        ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``cuts`` between chosen and
+        other neurons, ``in_all`` and ``close`` (see `selection.CLOSE`); ``jaccard_of_halves`` by module (the sets of
+        even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
 
     Raises:
         InputError: see the modules of this room; also too few response tokens, or a residual stream that the
@@ -209,6 +210,7 @@ def _found(
         "positions": sum(map(len, kept)),
         "entropy": {"base": _means(base, kept), "sft": _means([s.entropy for s in seen], kept)},
         "reconstruction_error": error.summary(),
+        "cuts": tallies.cuts(),
         "jaccard_of_halves": {m.name: overlaps[m.name] for m in wanted} if overlaps else None,
     }
     return ResetSet(

@@ -50,12 +50,13 @@ class Tallies:
         if not self._parts:
             self.add({})
         for number, part in zip(numbers, self._ranks.exchange(self._parts), strict=False):
-            counts = part.split([2 * m.count + 1 for m in self._mine])
+            counts = part.split([2 * m.count + 2 for m in self._mine])
             for module, counted in zip(self._mine, counts, strict=True):
                 tally = self._halves[number % 2][module.name]
                 tally.votes += counted[: module.count].to(torch.int64)
-                tally.total += counted[module.count : -1]
-                tally.positions += int(counted[-1])
+                tally.total += counted[module.count : -2]
+                tally.positions += int(counted[-2])
+                tally.close += int(counted[-1])
         self._parts = []
 
     def selected(self) -> dict[str, tuple[int, ...]]:
@@ -68,6 +69,13 @@ class Tallies:
         halves = {m.name: [set(self._select(half[m.name], m)) for half in self._halves] for m in self._mine}
         return self._everywhere({name: jaccard(*sets) for name, sets in halves.items()})
 
+    def cuts(self) -> dict[str, int]:
+        """How many cuts between chosen and other neurons there were ``in_all``, one a module and position, and how many
+        of them ``close`` (see `selection.CLOSE`); on every rank, collective."""
+        mine = [half[m.name] for half in self._halves for m in self._mine]
+        found = self._ranks.gather((sum(t.positions for t in mine), sum(t.close for t in mine)))
+        return {"in_all": sum(in_all for in_all, _ in found), "close": sum(close for _, close in found)}
+
     def _everywhere(self, mine: dict[str, V]) -> dict[str, V]:
         return {name: value for share in self._ranks.gather(mine) for name, value in share.items()}
 
@@ -79,12 +87,12 @@ class Tallies:
         return Tally(module.count, self._settings.ratio, signed=self._settings.ranking == "signed")
 
     def _packed(self, share: Sequence[Module], scores: Mapping[str, Tensor]) -> Tensor:
-        """Votes, sums and number of positions of one example, module after module: ``[sum(2 * neurons + 1)]`` float64,
-        which holds the integers exactly."""
+        """Votes, sums, and numbers of positions and of close cuts of one example, module after module:
+        ``[sum(2 * neurons + 2)]`` float64, which holds the integers exactly."""
         found = [torch.zeros(0, dtype=torch.float64)]
         for module in share:
             tally = self._tally(module)
             if module.name in scores:
                 tally.add(scores[module.name])
-            found += [tally.votes.to(torch.float64), tally.total, torch.tensor([tally.positions], dtype=torch.float64)]
+            found += [tally.votes.to(torch.float64), tally.total, torch.tensor([tally.positions, tally.close]).double()]
         return torch.cat(found)

@@ -124,6 +124,7 @@ def test_what_a_set_tells_about_itself(pair: Path) -> None:
     assert said["positions"] == 2 * len(ROWS)
     assert said["response_tokens"] == sum(len(row["response"]) + 1 for row in ROWS)
     assert 0 < said["reconstruction_error"]["relative"] < 1e-5
+    assert 0 <= said["cuts"]["close"] <= said["cuts"]["in_all"] == said["positions"] * len(found.modules)
     assert said["reconstruction_error"]["mean_absolute"] <= said["reconstruction_error"]["max_absolute"]
     assert 0 < said["entropy"]["sft"]["mean"] < 10
     assert said["entropy"]["base"] != said["entropy"]["sft"]
