@@ -16,6 +16,14 @@ from typing import Any
 import ranks
 
 
+class RanksFailed(AssertionError):
+    """``errors`` has the tracebacks, by rank; -1 for what nobody knows the rank of."""
+
+    def __init__(self, errors: dict[int, str]) -> None:
+        super().__init__("\n".join(f"rank {rank}: {error}" for rank, error in sorted(errors.items())))
+        self.errors = errors
+
+
 class Server:
     """Ends with the test session: its input closes."""
 
@@ -33,12 +41,19 @@ class Server:
         self._answers: Any = self._process.stdout
 
     def run(self, function: Callable[..., Any], world: int, *args: Any) -> list[Any]:
-        """`ranks.run`, for a function of a module's top level that takes and returns what pickles."""
+        """`ranks.run`, for a function of a module's top level that takes and returns what pickles.
+
+        Raises:
+            RanksFailed: a rank raised something, and so ended, or did not end in two minutes.
+        """
         pickle.dump((function.__module__, function.__name__, world, args), self._requests)
         self._requests.flush()
         outcome = pickle.load(self._answers)
-        if isinstance(outcome, ranks.RanksFailed):
-            raise outcome
+        if isinstance(outcome, Exception):
+            raise RanksFailed({-1: str(outcome)})
+        errors = {rank: str(found) for rank, found in enumerate(outcome) if isinstance(found, ranks.Left)}
+        if errors:
+            raise RanksFailed(errors)
         return outcome
 
     def close(self) -> None:
@@ -58,9 +73,10 @@ def _serve(modules: list[str]) -> None:
         except EOFError:
             return
         try:
-            outcome: Any = ranks.run(getattr(importlib.import_module(module), name), world, *args)
-        except ranks.RanksFailed as failed:
-            outcome = failed
+            function = getattr(importlib.import_module(module), name)
+            outcome: Any = ranks.outcomes(function, world, *args, seconds=120, leave=True)
+        except (TimeoutError, RuntimeError) as error:
+            outcome = error
         pickle.dump(outcome, answers)
         answers.flush()
 

@@ -1,100 +1,109 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks of one gloo group as forked processes: what the parent has imported they need not import again."""
+"""Functions on several forked processes of one `torch.distributed` world (gloo): ``run(function, 4, "argument")``.
 
+What the test has imported and built is there in each of them, so a world starts in a tenth of a second.
+"""
+
+import gc
 import multiprocessing
 import os
-import pickle
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from datetime import timedelta
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 
-class RanksFailed(AssertionError):
-    """At least one rank raised, died, or did not end in time; ``errors`` has what is known, by rank."""
-
-    def __init__(self, errors: dict[int, str]) -> None:
-        super().__init__("\n".join(f"rank {rank}: {error}" for rank, error in sorted(errors.items())))
-        self.errors = errors
-
-    def __reduce__(self) -> tuple[type["RanksFailed"], tuple[dict[int, str]]]:
-        return type(self), (self.errors,)
+def run(function: Callable[..., Any], world: int, *args: Any, seconds: float = 60.0) -> list[Any]:
+    """Call ``function(*args)`` on every rank and give what each returned; raise here what the first of them raised."""
+    found = outcomes(function, world, *args, seconds=seconds)
+    for outcome in found:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return found
 
 
-def run(function: Callable[..., Any], world: int, *args: Any, timeout: float = 120) -> list[Any]:
-    """Call ``function(*args)`` in ``world`` processes with ``torch.distributed`` ready.
+class Left(RuntimeError):
+    """What a rank that has left had raised: its traceback."""
+
+
+def outcomes(
+    function: Callable[..., Any], world: int, *args: Any, seconds: float = 60.0, leave: bool = False
+) -> list[Any]:
+    """As `run`, but for a rank that raised an exception the exception.
+
+    Results and exceptions are pickled; tensors in them should be few.
 
     Args:
-        function: it learns its rank from ``torch.distributed.get_rank()``.
-        world: number of ranks.
-        args: the same for every rank.
-        timeout: seconds until ranks that still run are ended; as long as one waits for another that has failed.
-
-    Returns:
-        What the function returned, by rank; it must pickle.
+        leave: a rank that raised ends, which breaks what the others do with it, and gives `Left`. Otherwise it stays,
+            and they wait.
 
     Raises:
-        RanksFailed: with the traceback of every rank that failed.
+        TimeoutError: a rank had no result after so many ``seconds``.
+        RuntimeError: a process ended without a result.
     """
     context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as directory:
-        ends = [context.Pipe(duplex=False) for _ in range(world)]
+    with tempfile.NamedTemporaryFile(prefix="ranks-") as store:
+        pipes = [context.Pipe(duplex=False) for _ in range(world)]
         processes = [
-            context.Process(target=_rank, args=(rank, world, directory, ends[rank][1], function, args), daemon=True)
-            for rank in range(world)
+            context.Process(target=_rank, args=(rank, world, store.name, seconds, leave, function, args, theirs))
+            for rank, (_, theirs) in enumerate(pipes)
         ]
-        for process in processes:
-            process.start()
-        for _, writer in ends:
-            writer.close()  # so that a rank that dies without a word is an end of file here
         try:
-            results, errors = _collect([reader for reader, _ in ends], time.monotonic() + timeout)
+            for process in processes:
+                process.start()
+            for _, theirs in pipes:
+                theirs.close()
+            found = _received({ours: rank for rank, (ours, _) in enumerate(pipes)}, time.monotonic() + seconds)
         finally:
             for process in processes:
-                process.join(0.2)
                 process.kill()
                 process.join()
-    if errors:
-        raise RanksFailed(errors)
-    return [results[rank] for rank in range(world)]
+    return [found[rank] for rank in range(world)]
 
 
-def _collect(readers: list[Connection], end: float) -> tuple[dict[int, Any], dict[int, str]]:
-    results: dict[int, Any] = {}
-    errors: dict[int, str] = {}
-    open_ranks = dict(enumerate(readers))
-    while open_ranks:
-        # After a failure the others usually wait for it in a collective: they get a moment to say so.
-        ready = wait(list(open_ranks.values()), max(0.0, min(end - time.monotonic(), 20.0 if errors else 1e9)))
+def _received(pipes: dict[Any, int], end: float) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    while pipes:
+        ready = wait(list(pipes), max(0.0, end - time.monotonic()))
         if not ready:
-            errors |= dict.fromkeys(open_ranks, "still running, ended")
-            break
-        for rank in [rank for rank, reader in open_ranks.items() if reader in ready]:
+            # What another rank raised is why they wait.
+            raised = next((outcome for outcome in found.values() if isinstance(outcome, BaseException)), None)
+            raise TimeoutError(f"no result from ranks {sorted(pipes.values())}") from raised
+        for pipe in ready:
+            rank = pipes.pop(pipe)
             try:
-                done, value = pickle.loads(open_ranks.pop(rank).recv_bytes())
+                found[rank] = pipe.recv()
             except EOFError:
-                done, value = False, "died without a word"
-            (results if done else errors)[rank] = value
-    return results, errors
+                raise RuntimeError(f"rank {rank} ended without a result") from None
+    return found
 
 
 def _rank(
-    rank: int, world: int, directory: str, writer: Connection, function: Callable[..., Any], args: tuple[Any, ...]
+    rank: int, world: int, store: str, seconds: float, leave: bool, function: Callable[..., Any], args: Any, theirs: Any
 ) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world))
+    # As torchrun has them, for whoever asks.
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
+    # A collection would otherwise touch, and so copy, everything that the parent made.
+    gc.freeze()
+    timeout = timedelta(seconds=2 * seconds)
+    dist.init_process_group("gloo", store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=timeout)
     try:
-        # A file, not a port: two runs at a time cannot meet.
-        dist.init_process_group("gloo", init_method=f"file://{directory}/store", rank=rank, world_size=world)
-        done = pickle.dumps((True, function(*args)))
-    except BaseException:
-        done = pickle.dumps((False, traceback.format_exc()))
-    writer.send_bytes(done)
-    # No orderly end of the group: it would wait for ranks that have failed.
-    os._exit(0)
+        outcome = function(*args)
+    # pytest's own failures are no Exceptions.
+    except BaseException as error:
+        error.add_note(f"on rank {rank} of {world}")
+        if leave:
+            theirs.send(Left(traceback.format_exc()))
+            os._exit(1)
+        outcome = error
+    theirs.send(outcome)
+    # Until all have their results, and the caller ends us: a rank that leaves breaks what others still do.
+    time.sleep(2 * seconds)

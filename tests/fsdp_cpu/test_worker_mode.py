@@ -10,8 +10,7 @@ import architectures
 import pytest
 import torch
 from checkpoints import weights
-from rank_server import Server
-from ranks import RanksFailed
+from rank_server import RanksFailed, Server
 from safetensors.torch import save_file
 
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import weights
-from rank_server import Server
-from ranks import RanksFailed
+from rank_server import RanksFailed, Server
 from safetensors.torch import load_file, save_file
 
 from megatron_cpu import models

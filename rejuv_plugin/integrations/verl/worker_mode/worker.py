@@ -83,7 +83,7 @@ class Beginning:
             plan = start.plan()
         self._chosen = start.chosen
         if start.search:
-            from ....probe import measure_sharded
+            from ....probe.measure import measure_sharded
 
             began = time.monotonic()
             self._chosen = measure_sharded(
