@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A process that imports a module once, and runs functions on ranks that it forks.
+"""A process that imports modules once, and runs functions on ranks that it forks.
 
 For modules that change a whole process, or that verl must find when it is imported: no test's own process has them.
 """
@@ -27,15 +27,15 @@ class RanksFailed(AssertionError):
 class Server:
     """Ends with the test session: its input closes."""
 
-    def __init__(self, module: str, path: str = "", **environment: str) -> None:
+    def __init__(self, *modules: str, path: str = "", **environment: str) -> None:
         """
         Args:
-            module: what to import, with all that it imports.
+            modules: what to import, in this order.
             path: one more directory to import from.
             environment: variables, beside this process's.
         """
         env = os.environ | environment | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, path]))}
-        command = [sys.executable, "-m", "rank_server", module]
+        command = [sys.executable, "-m", "rank_server", *modules]
         self._process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._requests: Any = self._process.stdin
         self._answers: Any = self._process.stdout
@@ -61,11 +61,12 @@ class Server:
         self._process.wait()
 
 
-def _serve(module: str) -> None:
+def _serve(modules: list[str]) -> None:
     # What is printed from here on must not come between the answers.
     answers, sys.stdout = os.fdopen(os.dup(1), "wb"), sys.stderr
     os.dup2(2, 1)
-    importlib.import_module(module)
+    for module in modules:
+        importlib.import_module(module)
     while True:
         try:
             module, name, world, args = pickle.load(sys.stdin.buffer)
@@ -81,4 +82,4 @@ def _serve(module: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1:])

@@ -14,6 +14,8 @@ def server() -> Iterator[Server]:
     packages = Path(sys.prefix, "megatron")  # where constraints/install.sh puts megatron-core and the bridges
     if not packages.is_dir() and not find_spec("megatron"):
         pytest.skip("megatron-core is not installed: bash tests/run.sh installs it")
-    server = Server("megatron_cpu.engines", str(packages))
+    # The stand-ins first.
+    worker = "rejuv_plugin.integrations.verl.worker_mode.worker"
+    server = Server("megatron_cpu.engines", worker, path=str(packages))
     yield server
     server.close()

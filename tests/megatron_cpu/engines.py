@@ -33,6 +33,7 @@ def build(
     path: Path,
     topology: Topology,
     *,
+    model_type: str = "language_model",
     forward_only: bool = False,
     offload: bool = False,
     lr: float = 1e-2,
@@ -43,11 +44,13 @@ def build(
     Args:
         path: HF checkpoint.
         topology: how its model is cut up.
+        model_type: or ``value_model``.
         forward_only: as the KL reference is; no optimizer.
         offload: parameters and optimizer state are on the "host" between uses.
         lr, weight_decay: of the optimizer.
     """
     model = HFModelConfig(path=str(path))
+    model.model_type = model_type
     unfused = _UNFUSED | ({"moe_permute_fusion": False} if "Moe" in model.architectures[0] else {})
     engine = McoreEngineConfig(
         tensor_model_parallel_size=topology.tp,
@@ -66,7 +69,7 @@ def build(
         infer_micro_batch_size_per_gpu=2,
     )
     return EngineRegistry.new(
-        "language_model",
+        model_type,
         "megatron",
         model_config=model,
         engine_config=engine,

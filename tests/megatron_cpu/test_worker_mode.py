@@ -15,6 +15,7 @@ from megatron_cpu import models
 from megatron_cpu.topology import Topology
 from rejuv_plugin.checkpoint import Plan, apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.integrations.verl.worker_mode.start import Start, headers_digest
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
 
@@ -95,6 +96,31 @@ def test_the_engine_holds_what_disk_mode_writes(
     assert set.union(*(rank["read"] for rank in found)) == {operation.name for operation in plan.fused}
 
 
+def _report(pair: Path, topology: Topology, start: Start) -> dict:
+    """On a rank: what its worker tells the trainer."""
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.worker import Beginning
+
+    beginning = Beginning(start)
+    engine = engines.build(pair / "sft", topology)
+    beginning.watch(engine, "actor")
+    engine.initialize()
+    return beginning.report()
+
+
+@pytest.mark.parametrize("topology", [Topology(tp=2, pp=2), Topology(tp=2, vanilla=True)], ids=str)
+def test_each_tensor_is_reported_once(server: Server, pairs: Path, topology: Topology) -> None:
+    """Of a fusion of one layer alone, too: most ranks then have nothing to read."""
+    pair = pairs / "qwen3-bfloat16"
+    for only in ("*", "model.layers.0.*"):
+        fusion = FusionConfig(alpha=0.4, only_tensors=only)
+        plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
+        start = Start(str(pair / "base"), str(pair / "sft"), fusion, headers_digest(plan), "sft", 1.0, None, None)
+        reports = server.run(_report, topology.world, pair, topology, start)
+        reported = [name for report in reports for name in report["drift"]]
+        assert sorted(reported) == sorted(operation.name for operation in plan.fused)
+
+
 def _actor_and_reference(pair: Path, topology: Topology, rejuvenated: bool) -> tuple[dict, dict]:
     """On a rank: what both hold, if the actor is rejuvenated and the reference perhaps."""
     import torch.distributed as dist
@@ -122,6 +148,28 @@ def test_the_reference_is_either(server: Server, pairs: Path, tmp_path: Path, re
     for actor, reference in server.run(_actor_and_reference, topology.world, pair, topology, rejuvenated):
         assert different(actor, tmp_path / "output") == []
         assert different(reference, tmp_path / "output" if rejuvenated else pair / "sft") == []
+
+
+def _critic(pair: Path, topology: Topology) -> dict[str, torch.Tensor]:
+    """On a rank: what a critic holds that is started from the rejuvenated checkpoint."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    engine = engines.build(pair / "sft", topology, model_type="value_model")
+    load_rejuvenated(engine, plan_of(pair), dist.get_rank())
+    engine.initialize()
+    return engines.exported(engine)
+
+
+def test_a_critic_has_the_rejuvenated_trunk(server: Server, pairs: Path, tmp_path: Path) -> None:
+    pair = pairs / "qwen2-bfloat16"
+    apply(plan_of(pair), tmp_path / "output")
+    topology = Topology(tp=2)
+    for found in server.run(_critic, topology.world, pair, topology):
+        # Its head has one output, and a value of its own.
+        assert different(found, tmp_path / "output") == ["lm_head.weight"]
 
 
 def _load(pair: Path, topology: Topology, gone: str) -> None:
