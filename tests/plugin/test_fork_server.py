@@ -1,0 +1,148 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ray workers from the fork server of laptop mode: one import for all, and else what Ray starts."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+import ray
+
+from rejuv_plugin.integrations.verl.cpu import fork_server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    # Workers cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    environment = {"VERL_PLATFORM": "cpu"}
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"py_executable": fork_server.py_executable(), "env_vars": environment},
+    )
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    ray.shutdown()
+
+
+@ray.remote
+class Worker:
+    def __init__(self) -> None:
+        self.imported = "verl.workers.engine_workers" in sys.modules
+
+    def described(self) -> dict:
+        import numpy
+        import torch
+
+        return {
+            "pid": os.getpid(),
+            "imported": self.imported,
+            "draw": numpy.random.rand(),
+            "threads": torch.get_num_threads(),
+            "main": sys.modules["__main__"].__file__,
+            "path": sys.path,
+            "argv": sys.argv,
+            "directory": os.getcwd(),
+            "environment": dict(os.environ),
+            "group": os.getpgrp(),
+            "child_signal": signal.getsignal(signal.SIGCHLD),
+            "stdout": os.readlink("/proc/self/fd/1"),
+        }
+
+
+def started(**env_vars: str) -> tuple[ray.actor.ActorHandle, dict]:
+    actor = Worker.options(runtime_env={"env_vars": env_vars}).remote()
+    return actor, ray.get(actor.described.remote(), timeout=300)
+
+
+@pytest.fixture(scope="module")
+def two() -> list[tuple[ray.actor.ActorHandle, dict]]:
+    return [started(RANK=str(rank)) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict:
+    """A worker whose environment differs in what an import may have read."""
+    return started(REJUV_TEST_OTHER="1")[1]
+
+
+def command(pid: int) -> list[str]:
+    return psutil.Process(pid).cmdline()
+
+
+def test_workers_are_forked_from_one_process(two: list) -> None:
+    servers = {psutil.Process(found["pid"]).ppid() for _, found in two}
+    assert len(servers) == 1
+    assert "rejuv_plugin.integrations.verl.cpu.fork_server" in command(*servers)
+    assert [found["imported"] for _, found in two] == [True, True]
+
+
+def test_each_has_its_own_environment_and_randomness(two: list) -> None:
+    assert [found["environment"]["RANK"] for _, found in two] == ["0", "1"]
+    assert len({found["draw"] for _, found in two}) == 2
+
+
+def test_another_environment_is_started_by_ray_alone(plain: dict) -> None:
+    assert not plain["imported"]
+    assert "raylet" in command(psutil.Process(plain["pid"]).ppid())[0]
+    assert plain["environment"]["REJUV_TEST_OTHER"] == "1"
+
+
+def test_a_forked_worker_is_like_one_of_rays(two: list, plain: dict) -> None:
+    forked = two[0][1]
+    for same in ("main", "path", "threads", "directory", "child_signal"):
+        assert forked[same] == plain[same], same
+    assert forked["argv"][0] == plain["argv"][0]
+    assert forked["group"] == forked["pid"]
+    assert plain["group"] == plain["pid"]
+    assert str(forked["pid"]) in forked["stdout"]
+    differing = {k for k, v in forked["environment"].items() if plain["environment"].get(k) != v}
+    assert differing <= {"RANK"}
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return holds()
+
+
+def stubs(raylet: int) -> list[int]:
+    return [
+        child.pid
+        for child in psutil.Process(raylet).children()
+        if "rejuv_plugin.integrations.verl.cpu.fork_server" in child.cmdline()
+    ]
+
+
+def test_a_killed_actor_leaves_nothing(two: list, plain: dict) -> None:
+    raylet = psutil.Process(plain["pid"]).ppid()
+    before = stubs(raylet)
+    actor, found = started(RANK="2")
+    assert len(stubs(raylet)) == len(before) + 1
+    ray.kill(actor)
+    assert until(lambda: not psutil.pid_exists(found["pid"]))
+    assert until(lambda: stubs(raylet) == before)
+
+
+def test_ray_hears_of_a_worker_that_dies(two: list) -> None:
+    actor, found = started(RANK="3")
+    os.kill(found["pid"], signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(actor.described.remote(), timeout=60)
+
+
+def test_without_a_server_ray_starts_the_worker(two: list) -> None:
+    """Last: the server is gone from here on."""
+    os.kill(psutil.Process(two[0][1]["pid"]).ppid(), signal.SIGKILL)
+    assert not started(RANK="4")[1]["imported"]
+    assert ray.get(two[0][0].described.remote())["imported"], "its workers live on"
