@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -17,21 +18,26 @@ from rejuv_plugin.integrations.verl.cpu import fork_server
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cluster() -> Iterator[None]:
+@contextmanager
+def session() -> Iterator[None]:
     # Workers cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    environment = {"VERL_PLATFORM": "cpu"}
     ray.init(
         address="local",
         num_cpus=4,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"py_executable": fork_server.py_executable(), "env_vars": environment},
+        runtime_env={"py_executable": fork_server.py_executable(), "env_vars": {"VERL_PLATFORM": "cpu"}},
     )
     yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def _session() -> Iterator[None]:
+    with session():
+        yield
 
 
 @ray.remote
@@ -65,12 +71,12 @@ def started(**env_vars: str) -> tuple[ray.actor.ActorHandle, dict]:
 
 
 @pytest.fixture(scope="module")
-def two() -> list[tuple[ray.actor.ActorHandle, dict]]:
+def two(_session: None) -> list[tuple[ray.actor.ActorHandle, dict]]:
     return [started(RANK=str(rank)) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def plain() -> dict:
+def plain(_session: None) -> dict:
     """A worker whose environment differs in what an import may have read."""
     return started(REJUV_TEST_OTHER="1")[1]
 
@@ -116,22 +122,26 @@ def until(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def stubs(raylet: int) -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process(raylet).children()
-        if "rejuv_plugin.integrations.verl.cpu.fork_server" in child.cmdline()
-    ]
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def stubs() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "fork_server" in " ".join(process.cmdline()) and process.parent().name() == "raylet":
+                found.append(process)
+    return found
 
 
 def test_a_killed_actor_leaves_nothing(two: list, plain: dict) -> None:
-    raylet = psutil.Process(plain["pid"]).ppid()
-    before = stubs(raylet)
+    before = stubs()
     actor, found = started(RANK="2")
-    assert len(stubs(raylet)) == len(before) + 1
+    assert len(stubs()) == len(before) + 1
     ray.kill(actor)
-    assert until(lambda: not psutil.pid_exists(found["pid"]))
-    assert until(lambda: stubs(raylet) == before)
+    assert until(lambda: gone(found["pid"]))
+    assert until(lambda: stubs() == before)
 
 
 def test_ray_hears_of_a_worker_that_dies(two: list) -> None:
@@ -141,8 +151,17 @@ def test_ray_hears_of_a_worker_that_dies(two: list) -> None:
         ray.get(actor.described.remote(), timeout=60)
 
 
-def test_without_a_server_ray_starts_the_worker(two: list) -> None:
-    """Last: the server is gone from here on."""
-    os.kill(psutil.Process(two[0][1]["pid"]).ppid(), signal.SIGKILL)
-    assert not started(RANK="4")[1]["imported"]
-    assert ray.get(two[0][0].described.remote())["imported"], "its workers live on"
+def test_the_server_ends_with_its_raylet(two: list) -> None:
+    """And with it the session that the tests above share."""
+    server = psutil.Process(two[0][1]["pid"]).ppid()
+    ray.shutdown()
+    assert until(lambda: gone(server))
+
+
+def test_without_a_server_ray_starts_the_worker() -> None:
+    with session():
+        actor = Worker.options(runtime_env={"env_vars": {"RANK": "0"}}).remote()
+        assert until(lambda: any(stub.children() for stub in stubs()))
+        ((server,),) = [stub.children() for stub in stubs()]
+        server.kill()  # while it imports
+        assert not ray.get(actor.described.remote(), timeout=300)["imported"]

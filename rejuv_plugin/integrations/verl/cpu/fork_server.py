@@ -80,8 +80,9 @@ def main(worker: list[str]) -> None:
 
 
 def _socket_path(worker: list[str]) -> str:
-    (raylet,) = (argument.partition("=")[2] for argument in worker if argument.startswith("--raylet-name="))
-    return os.path.join(os.path.dirname(raylet), "fork_server")
+    """Beside Ray's own sockets of the session; nowhere, so that there is no server, if Ray does not say where."""
+    raylet = next((value for name, _, value in (each.partition("=") for each in worker) if name == "--raylet-name"), "")
+    return os.path.join(os.path.dirname(raylet) or os.devnull, "fork_server")
 
 
 def _listener(path: str) -> socket.socket | None:
