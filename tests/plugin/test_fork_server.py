@@ -18,10 +18,15 @@ from rejuv_plugin.integrations.verl.cpu import fork_server
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fork server needs Linux")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _workers_cannot_import_this_file() -> Iterator[None]:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
 @contextmanager
 def session() -> Iterator[None]:
-    # Workers cannot import this file.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init(
         address="local",
         num_cpus=4,
@@ -29,13 +34,14 @@ def session() -> Iterator[None]:
         log_to_driver=False,
         runtime_env={"py_executable": fork_server.py_executable(), "env_vars": {"VERL_PLATFORM": "cpu"}},
     )
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    ray.shutdown()
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def _session() -> Iterator[None]:
+def _session(_workers_cannot_import_this_file: None) -> Iterator[None]:
     with session():
         yield
 
