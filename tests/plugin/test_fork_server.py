@@ -82,8 +82,8 @@ def two(_session: None) -> list[tuple[ray.actor.ActorHandle, dict]]:
 
 
 @pytest.fixture(scope="module")
-def plain(_session: None) -> dict:
-    """A worker whose environment differs in what an import may have read."""
+def plain(two: list) -> dict:
+    """A worker whose environment differs from the server's in what an import may have read."""
     return started(REJUV_TEST_OTHER="1")[1]
 
 
