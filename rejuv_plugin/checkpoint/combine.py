@@ -52,6 +52,7 @@ class Combine:
         self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
         if plan.adapter is None and dtypes <= set(_KERNEL_DTYPES):
             self._kernel = kernel()
+            self._views = _KERNEL_DTYPES[operation.base.dtype], _KERNEL_DTYPES[operation.sft.dtype]
         shape = operation.sft.shape
         self._row = max(1, math.prod(shape[1:]))
         self._by_row = operation.reset is None or operation.reset.dim == 0
@@ -75,15 +76,16 @@ class Combine:
             Drift from the base, of SFT and of the output.
         """
         if self._kernel:
-            base_dtype, dtype = (_KERNEL_DTYPES[i.dtype] for i in (self._operation.base, self._operation.sft))
+            base_dtype, dtype = self._views
             arrays = np.frombuffer(base, base_dtype), np.frombuffer(sft, dtype), np.frombuffer(output, dtype)
             if self._alphas is None:
                 sums = self._kernel.fuse_into(*arrays, self._alpha)
             else:
                 sums = self._kernel.fuse_parts_into(*arrays, first, self._row, self._alphas, self._by_row)
+            moved, fused, norm = sums
             # Written so that NaN is unusual, too.
-            if all(total < self._kernel.UNUSUAL for total in sums):
-                return Drift(sums[0], sums[2]), Drift(sums[1], sums[2])
+            if moved < self._kernel.UNUSUAL and fused < self._kernel.UNUSUAL and norm < self._kernel.UNUSUAL:
+                return Drift(moved, norm), Drift(fused, norm)
         return self._in_torch(first, count, base, sft, output)
 
     def _in_torch(

@@ -23,6 +23,8 @@ UNUSUAL = 1e70
 
 Sums = tuple[float, float, float]
 
+_Sums = ctypes.c_double * 3
+
 _FORMATS = {
     np.dtype(np.uint16): kernel_exact.BFLOAT16,
     np.dtype(np.int16): kernel_exact.FLOAT16,
@@ -75,12 +77,10 @@ def _exactly(
     return _call(_exact(base.dtype, sft.dtype, of), base, sft, out, first, row, alphas.ctypes.data)
 
 
-def _call(
-    compiled: Callable[..., None], base: np.ndarray, sft: np.ndarray, out: np.ndarray, *others: float
-) -> Sums:
-    sums = (ctypes.c_double * 3)()
+def _call(compiled: Callable[..., None], base: np.ndarray, sft: np.ndarray, out: np.ndarray, *others: float) -> Sums:
+    sums = _Sums()
     # ctypes lets other threads run meanwhile.
-    compiled(*(array.ctypes.data for array in (base, sft, out)), len(out), *others, ctypes.addressof(sums))
+    compiled(base.ctypes.data, sft.ctypes.data, out.ctypes.data, len(out), *others, ctypes.addressof(sums))
     return sums[0], sums[1], sums[2]
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fusion contract in LLVM: float64 without contraction, two products and one sum, each rounded.
 
-Then one rounding to storage, done by the processor's own nearest-even: adding ``1.5 * 2 ** k`` of the right ``k`` leaves
-no bits below the last one that is stored, and subtracting it again is exact.
+Then one rounding to storage, done by the processor's own nearest-even: adding ``1.5 * 2 ** k`` of the right ``k``
+leaves no bits below the last one that is stored, and subtracting it again is exact.
 """
 
 from collections.abc import Callable
@@ -61,8 +61,8 @@ def _store_float16(x: Value) -> tuple[Value, Value]:
     rounded = _magic_rounding(x, 10, 2.0**-14)
     bits = (rounded.to(FLOAT32) * 2.0**-112).bits(INT32)
     stored = ((bits >> 16) & 0x8000) | ((bits >> 13) & 0x7FFF)
-    overflow = (rounded * rounded) < 65536.0**2
-    return stored.to(INT16), overflow.choose(rounded, float("inf"))
+    fits = (rounded * rounded) < 65536.0**2
+    return stored.to(INT16), fits.choose(rounded, float("inf"))
 
 
 def _store_float32(x: Value) -> tuple[Value, Value]:

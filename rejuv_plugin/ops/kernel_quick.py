@@ -3,16 +3,15 @@
 """Fusion of bfloat16 in float32, with the bits of float64: where they could differ, float64 decides.
 
 Write ``x`` for what the contract rounds to storage, ``fl(fl(alpha * s) + fl(beta * b))`` in float64, and ``u`` for
-``2 ** -24``. Both ways round monotonically, so numbers below and above ``x`` that round to the same bfloat16 prove what
-``x`` rounds to; 16 such pairs of numbers cost less than 16 numbers in float64.
+``2 ** -24``. Rounding is monotonic: if a number below ``x`` and one above round to the same bfloat16, so does ``x``.
 
-*Any alpha.* ``s`` and ``b`` are exact in float32, ``alpha`` and ``beta`` within ``u`` of theirs (`SMALLEST_ALPHA`), each
-product within another ``u``, their sum within ``u``: together, with ``t = |alpha * s| + |beta * b|``, float32's ``y`` is
-within ``3.01 u t`` of ``alpha * s + beta * b``, and that within ``4 * 2 ** -53 t`` of ``x``. Rounding ``t`` and the
-bounds ``y - e`` and ``y + e`` takes ``4 u t`` at most, so that ``e = 8 u t`` is safe, with room to spare. Below the
-normal numbers, errors are absolute and under ``2 ** -148``, far less than the `_TINY` that ``e`` has besides. Because
-``x`` is strictly between the bounds they may be rounded half up: a tie between two bfloat16 cannot be ``x`` unless they
-round differently.
+*Any alpha.* In float32, ``s`` and ``b`` are exact, ``alpha`` and ``beta`` within ``u`` of theirs (`SMALLEST_ALPHA`),
+each product and their sum within another ``u``: with ``t = |alpha * s| + |beta * b|``, float32's ``y`` is within
+``3.01 u t`` of ``alpha * s + beta * b``, and that within ``4 * 2 ** -53 t`` of ``x``. Rounding the bounds ``y - e`` and
+``y + e`` takes ``1.02 u t``, and ``t`` is known within ``5 u``, so that ``e = 8 u t`` is safe with room to spare. Below
+the normal numbers, errors are absolute and under ``2 ** -147``, far less than the `_TINY` that ``e`` has besides.
+Because ``x`` is strictly between the bounds they may be rounded half up: if a tie between two bfloat16 could be ``x``,
+they round differently.
 
 *Multiples of 2 ** -16*, such as 0.5, where every second mean of neighbours is a tie. Products have 24 bits or fewer and
 are exact, so ``y`` is ``x`` rounded to float32, unless that has no error at all. Ties between two bfloat16 are float32

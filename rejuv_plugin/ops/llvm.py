@@ -24,7 +24,7 @@ from llvmlite import ir
 INT1, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
 FLOAT32, FLOAT64, POINTER = ir.FloatType(), ir.DoubleType(), ir.PointerType()
 
-_CTYPES = {INT64: ctypes.c_int64, FLOAT64: ctypes.c_double, POINTER: ctypes.c_void_p}
+_CTYPES: dict[ir.Type, Any] = {INT64: ctypes.c_int64, FLOAT64: ctypes.c_double, POINTER: ctypes.c_void_p}
 _compiling = Lock()
 
 Operand = Union["Value", int, float]

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 HIDDEN, FEED_FORWARD, VOCABULARY, KEY_VALUE, SHARDS = 1536, 8960, 32000, 256, 4
-IMPORTS = "import rejuv_plugin.cli, rejuv_plugin.checkpoint as c; from rejuv_plugin.ops import kernel"
+IMPORTS = "import rejuv_plugin.checkpoint, rejuv_plugin.ops.kernel, rejuv_plugin.cli as c; c.main(['--version'])"
 APPLY = "from rejuv_plugin.cli import main; main()"
 # Its fastest way, arithmetic in bfloat16, which rounds wrongly where ours does not.
 MERGEKIT = """
