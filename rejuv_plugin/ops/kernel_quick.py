@@ -47,8 +47,7 @@ def has_exact_products(alpha: float) -> bool:
 
 
 def fuse(name: str, exact_products: bool) -> Function:
-    """A function of base, SFT, output (bfloat16), number of elements, alpha, and the address of
-    three float64 sums.
+    """A function of base, SFT, output (bfloat16), number of elements, alpha, and the address of three float64 sums.
 
     Args:
         name: of the function.

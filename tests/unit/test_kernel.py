@@ -105,6 +105,8 @@ def test_sums_of_tiny_numbers_are_not_lost() -> None:
     """Their squares are below float32's range; a sum of 0 would say that base and SFT are the same."""
     base = torch.full((1000,), 1e-30, dtype=torch.bfloat16)
     assert assert_same(base, base * 1.5, 0.4)
+    for unchanged in (base, torch.full((1000,), 0.02, dtype=torch.bfloat16)):
+        assert assert_same(unchanged, unchanged, 0.4)
     assert assert_same(torch.zeros(1000, dtype=torch.bfloat16), torch.zeros(1000, dtype=torch.bfloat16), 0.4)
 
 
