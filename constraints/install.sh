@@ -18,7 +18,8 @@ install_pinned() {
   fi
   echo "== installing into $venv (about 90 s; $extras$more)"
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-  local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+  # pip would compile 30,000 modules one after the other; see below.
+  local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile)
   # torch first and alone: nothing that is installed later may then choose another build of it.
   "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
   if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
@@ -38,5 +39,7 @@ install_pinned() {
     "${pip[@]}" --no-deps --upgrade --target "$venv/megatron" "${pins[@]}"
     "${pip[@]}" triton einops -c "$root/constraints/cpu.txt"
   fi
+  # On all cores. Some packages ship files that are not Python of this version: pip passes them over too.
+  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron || true
   echo "$stamp" > "$venv/.installed"
 }

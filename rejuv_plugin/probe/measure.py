@@ -113,8 +113,9 @@ def measure_sharded(
     """Find the neurons to reset on models that fit no single device: the set that `measure` finds, on every rank.
 
     Called on every rank of `torch.distributed`'s default group, with equal arguments but for ``device``. One model at a
-    time, in float32, is spread over the ranks: each has 1/N of it, one whole layer (or the embedding, or the head), and
-    an example of its own. Nothing of the models is in memory afterwards.
+    time, in float32, is spread over the N ranks: each has 1/N of it, one layer (or the embedding, or the head) that is
+    whole, twice while it is being gathered, and an example of its own. Nothing of the models is in memory afterwards;
+    on the CPU glibc keeps much of what is freed, unless the environment has MALLOC_MMAP_THRESHOLD_.
 
     Args:
         plan: the two checkpoints, on a disk that every rank sees.

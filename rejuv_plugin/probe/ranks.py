@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ..errors import InputError
@@ -59,21 +60,19 @@ class World(Ranks):
     """
 
     def __init__(self, device: torch.device, key: str) -> None:
-        import torch.distributed as dist
-
-        self._dist, self._device, self._key = dist, device, key
+        self._device, self._key = device, key
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def gather(self, value: T) -> list[T]:
         found: list[Any] = [None] * self.size
-        self._dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value)
         return found
 
     def exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
         sent = torch.cat(list(parts)).to(self._device)
         mine = len(parts[self.rank])
         received = sent.new_empty(mine * self.size)
-        self._dist.all_to_all_single(received, sent, [mine] * self.size, [len(part) for part in parts])
+        dist.all_to_all_single(received, sent, [mine] * self.size, [len(part) for part in parts])
         return list(received.cpu().view(self.size, mine))
 
     def together(self, work: Callable[[], T], key: str, finish: Callable[[], None] = lambda: None) -> list[T]:

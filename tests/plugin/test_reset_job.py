@@ -26,7 +26,7 @@ from rejuv_plugin.neurons.reset_set import from_json
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     # As in laptop mode, Ray has GPUs by name only.
-    ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

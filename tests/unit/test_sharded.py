@@ -25,14 +25,17 @@ from rejuv_plugin.checkpoint.layout import Checkpoint, read_checkpoint
 from rejuv_plugin.checkpoint.plan import Plan
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
+from rejuv_plugin.neurons.modules import Module
 from rejuv_plugin.neurons.reset_set import ResetSet
 from rejuv_plugin.probe.capture import Call
 from rejuv_plugin.probe.dialogue import Example, examples_of
 from rejuv_plugin.probe.load import load_model
 from rejuv_plugin.probe.measure import input_digests, measure, measure_sharded
+from rejuv_plugin.probe.ranks import World
 from rejuv_plugin.probe.sharded import load as sharded_load
 from rejuv_plugin.probe.sharded.load import load_sharded
 from rejuv_plugin.probe.sharded.model import Part
+from rejuv_plugin.probe.tallies import Tallies
 
 CPU = torch.device("cpu")
 ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}"} for a in range(2) for b in range(3)]
@@ -115,6 +118,26 @@ def test_every_rank_finds_the_set_that_one_process_finds(jobs: dict[str, Job], w
             assert without_usage(found[name]) == without_usage(expected), name
             assert found[name] == of_ranks[0][name]
         assert of_ranks[0][name].statistics["device"] == f"cpu, {world} ranks"
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_sums_are_in_the_order_of_the_examples(world: int) -> None:
+    """In any other order the one is lost, and the second neuron has the higher sum."""
+    module = Module("m", "m", "m", "layer", "row", 0, 2, False, None, 0)
+    settings = ResetConfig(ratio=0.5, calibration="in memory", rule="aggregate", ranking="signed")
+    scores = torch.tensor([[1e30, 0.5], [0, 0], [-1e30, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
+
+    def selected() -> Any:
+        us = World(CPU, "--")
+        tallies = Tallies([module], settings, us)
+        for start in range(0, len(scores), us.size):
+            numbers = range(start, min(start + us.size, len(scores)))
+            if us.rank < len(numbers):
+                tallies.add({"m": scores[None, numbers[us.rank]]})
+            tallies.end_round(numbers)
+        return tallies.selected()
+
+    assert ranks.run(selected, world) == [{"m": (0,)}] * world
 
 
 def test_progress_is_by_rounds(jobs: dict[str, Job]) -> None:
@@ -261,13 +284,23 @@ def errors_of(job: Job, world: int, *arguments: Any) -> list[str]:
     return [message for message, _ in found]
 
 
-def test_a_rank_that_does_not_see_the_files(jobs: dict[str, Job], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (("config.json",), "--sft: expected weight files that every rank can read, got No such file"),
+        ((), "--sft: expected a causal language model that transformers loads, got "),
+    ],
+)
+def test_a_rank_that_does_not_see_the_files(
+    jobs: dict[str, Job], tmp_path: Path, files: Sequence[str], says: str
+) -> None:
     plan = jobs["llama"].plan
-    (tmp_path / "config.json").write_text((plan.sft.root / "config.json").read_text())
+    for file in files:
+        (tmp_path / file).write_text((plan.sft.root / file).read_text())
     elsewhere = replace(plan, sft=replace(plan.sft, root=tmp_path))
     first, second, third = errors_of(jobs["llama"], 3, [plan, elsewhere, plan])
     assert first == second == third
-    assert first.startswith("--sft: expected weight files that every rank can read, got No such file")
+    assert first.startswith(says)
     assert "(on rank 1 of 3)" in first
 
 
@@ -318,20 +351,22 @@ def test_a_rank_that_fails_in_the_middle_of_a_pass(jobs: dict[str, Job]) -> None
         assert says in found[0]
 
 
-def test_a_gpu_that_has_no_memory_left_in_a_backward_pass(
-    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("owner", "method", "call"), [(Call, "again", 2), (Part, "gather", 20)])
+def test_a_gpu_that_has_no_memory_left(
+    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int
 ) -> None:
-    """The error is a stand-in: there is no GPU here."""
-    again, calls = Call.again, []
+    """In a backward pass, and when a layer is to be gathered. The error is a stand-in: there is no GPU here."""
+    original, calls = getattr(owner, method), 0
 
-    def full(call: Call, hidden: torch.Tensor) -> torch.Tensor:
+    def full(*args: Any) -> Any:
+        nonlocal calls
         if dist.is_initialized() and dist.get_rank() == 1:
-            calls.append(call.path)
-            if len(calls) == 2:
+            calls += 1
+            if calls == call:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-        return again(call, hidden)
+        return original(*args)
 
-    monkeypatch.setattr(Call, "again", full)
+    monkeypatch.setattr(owner, method, full)
     first, second = errors_of(jobs["llama"], 2)
     assert first == second
     assert first.startswith("--sft: expected room for 1/2 of the model in float32, ")

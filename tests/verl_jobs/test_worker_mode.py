@@ -91,6 +91,7 @@ def test_workers_find_the_neurons_and_a_resumed_run_keeps_them(models: Path, tmp
         *settings(models, ref="sft", critic=True),
         "rejuvenation.reset.ratio=0.05", f"rejuvenation.reset.calibration={data}", "rejuvenation.reset.positions=2",
         "algorithm.adv_estimator=gae", "critic.ppo_micro_batch_size_per_gpu=8", "critic.optim.lr=0",
+        f"critic.model.path={models}/sft", f"critic.model.tokenizer_path={models}/sft",
         "actor_rollout_ref.actor.strategy=fsdp", "actor_rollout_ref.ref.strategy=fsdp", "critic.strategy=fsdp",
         "actor_rollout_ref.actor.optim.lr=0", "actor_rollout_ref.actor.use_kl_loss=True",
         "trainer.n_gpus_per_node=2", "trainer.save_freq=1", "trainer.resume_mode=auto",
