@@ -8,6 +8,7 @@ What the test has imported and built is there in each of them, so a world starts
 import gc
 import multiprocessing
 import os
+import pickle
 import tempfile
 import time
 import traceback
@@ -38,7 +39,7 @@ def outcomes(
 ) -> list[Any]:
     """As `run`, but for a rank that raised an exception the exception.
 
-    Results and exceptions are pickled; tensors in them should be few.
+    Results and exceptions are pickled.
 
     Args:
         leave: a rank that raised ends, which breaks what the others do with it, and gives `Left`. Otherwise it stays,
@@ -79,7 +80,7 @@ def _received(pipes: dict[Any, int], end: float) -> dict[int, Any]:
         for pipe in ready:
             rank = pipes.pop(pipe)
             try:
-                found[rank] = pipe.recv()
+                found[rank] = pickle.loads(pipe.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"rank {rank} ended without a result") from None
     return found
@@ -101,9 +102,14 @@ def _rank(
     except BaseException as error:
         error.add_note(f"on rank {rank} of {world}")
         if leave:
-            theirs.send(Left(traceback.format_exc()))
+            _send(Left(traceback.format_exc()), theirs)
             os._exit(1)
         outcome = error
-    theirs.send(outcome)
+    _send(outcome, theirs)
     # Until all have their results, and the caller ends us: a rank that leaves breaks what others still do.
     time.sleep(2 * seconds)
+
+
+def _send(outcome: Any, theirs: Any) -> None:
+    # By value. multiprocessing's own way hands over an open file for each tensor.
+    theirs.send_bytes(pickle.dumps(outcome))
