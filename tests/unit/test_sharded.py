@@ -31,7 +31,7 @@ from rejuv_plugin.probe.capture import Call
 from rejuv_plugin.probe.dialogue import Example, examples_of
 from rejuv_plugin.probe.load import load_model
 from rejuv_plugin.probe.measure import input_digests, measure, measure_sharded
-from rejuv_plugin.probe.ranks import World
+from rejuv_plugin.probe.ranks import ALONE, Ranks, World
 from rejuv_plugin.probe.sharded import load as sharded_load
 from rejuv_plugin.probe.sharded.load import load_sharded
 from rejuv_plugin.probe.sharded.model import Part
@@ -122,22 +122,29 @@ def test_every_rank_finds_the_set_that_one_process_finds(jobs: dict[str, Job], w
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_sums_are_in_the_order_of_the_examples(world: int) -> None:
-    """In any other order the one is lost, and the second neuron has the higher sum."""
-    module = Module("m", "m", "m", "layer", "row", 0, 2, False, None, 0)
+    """Of numbers that cancel: what is added between 1e30 and -1e30 is lost, what comes before or after is not."""
+    modules = [Module(name, name, name, "layer", "row", 0, 64, False, None, 0) for name in "abc"]
     settings = ResetConfig(ratio=0.5, calibration="in memory", rule="aggregate", ranking="signed")
-    scores = torch.tensor([[1e30, 0.5], [0, 0], [-1e30, 0], [0, 0], [1, 0], [0, 0], [0, 0]])
+    generator = torch.Generator().manual_seed(0)
+    of_half = [torch.rand(len(modules), 64, 4, generator=generator) for _ in range(2)]
+    for values in of_half:
+        values[..., 0], values[..., 1] = 1e30, -1e30
+    orders = [torch.rand(values.shape, generator=generator).argsort(-1) for values in of_half]
+    even, odd = (values.gather(-1, order) for values, order in zip(of_half, orders, strict=True))
+    # [module, neuron, example]; the last round of two or three ranks is not a full one.
+    scores = torch.stack([even, odd], -1).flatten(-2)[..., :7]
 
-    def selected() -> Any:
-        us = World(CPU, "--")
-        tallies = Tallies([module], settings, us)
-        for start in range(0, len(scores), us.size):
-            numbers = range(start, min(start + us.size, len(scores)))
+    def selected(us: Ranks) -> Any:
+        tallies = Tallies(modules, settings, us)
+        for start in range(0, 7, us.size):
+            numbers = range(start, min(start + us.size, 7))
             if us.rank < len(numbers):
-                tallies.add({"m": scores[None, numbers[us.rank]]})
+                example = scores[..., numbers[us.rank]]
+                tallies.add({m.name: of_module[None] for m, of_module in zip(modules, example, strict=True)})
             tallies.end_round(numbers)
-        return tallies.selected()
+        return tallies.selected(), tallies.overlaps()
 
-    assert ranks.run(selected, world) == [{"m": (0,)}] * world
+    assert ranks.run(lambda: selected(World(CPU, "--")), world) == [selected(ALONE)] * world
 
 
 def test_progress_is_by_rounds(jobs: dict[str, Job]) -> None:
