@@ -15,14 +15,9 @@ from rejuv_plugin.integrations.verl.job import job_of
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def test_megatron_grpo(more: dict[str, str], tmp_path: Path) -> None:
-    env = os.environ | {
-        "SFT": "/sft",
-        "BASE": "/base",
-        "TRAIN": "t.parquet",
-        "VAL": "v.parquet",
-        "VERL_PLATFORM": "cpu",
-    }
+def test_megatron_grpo(tmp_path: Path) -> None:
+    env = os.environ | {"SFT": "/sft", "BASE": "/base", "TRAIN": "t.parquet", "VAL": "v.parquet"}
+    env |= {"CALIBRATION": "pairs.jsonl", "VERL_PLATFORM": "cpu"}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     command = ["bash", str(RECIPES / "megatron_grpo" / "run_qwen3_30b_a3b_megatron.sh"), "--cfg", "job"]
     result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
