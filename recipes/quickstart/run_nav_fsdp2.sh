@@ -69,8 +69,6 @@ export OMP_NUM_THREADS=$THREADS
 export HF_HUB_OFFLINE=1
 export RAY_USAGE_STATS_ENABLED=0
 export RAY_DEDUP_LOGS=0
-# On a busy laptop a worker's imports can take longer than the minute that Ray gives it.
-export RAY_worker_register_timeout_seconds=${RAY_worker_register_timeout_seconds:-300}
 export PYTHONUNBUFFERED=1
 export TQ_LOGGING_LEVEL=ERROR
 export VERL_FILE_LOGGER_PATH=$RUN_DIR/$ARM/metrics.jsonl

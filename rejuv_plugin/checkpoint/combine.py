@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic on one piece of a tensor, in buffers: compiled where that pays, in torch elsewhere, the same bits."""
+"""The arithmetic on one piece of a tensor, in buffers: compiled, or in torch where that cannot be, the same bits."""
 
 import logging
 import math
@@ -15,8 +15,8 @@ from .adapter_values import sft_values
 from .headers import BITS
 from .plan import Fuse, Plan
 
-# torch is imported where it is used: a large model needs it for odd elements at most, and its import takes longer than
-# the fusion of a gigabyte.
+# torch is imported where it is used: most models need it for odd elements at most, and its import takes longer than the
+# fusion of a gigabyte.
 if TYPE_CHECKING:
     import torch
 
@@ -26,17 +26,15 @@ _KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
 # 192 KiB in float64, so that the temporaries of torch's arithmetic stay in the processor's cache: four times as fast as
 # 32 MiB, on one core. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
 _CHUNK_ELEMENTS = 24 << 10
-# Importing and compiling take a second or two; torch fuses this many parameters in less.
-_KERNEL_FROM_PARAMETERS = 1 << 26
 
 
 @cache
 def kernel() -> ModuleType | None:
-    """The compiled kernel, or None if numba does not work here."""
+    """The compiled kernel, or None if LLVM does not work here."""
     try:
         from ..ops import kernel as found
     except ImportError as error:
-        _log.warning("fusion without numba, several times slower: %s", error)
+        _log.warning("fusion without llvmlite, several times slower: %s", error)
         return None
     return found
 
@@ -52,8 +50,9 @@ class Combine:
         self._kernel = None
         dtypes = {operation.sft.dtype, operation.base.dtype}
         self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
-        if plan.adapter is None and plan.parameters_fused >= _KERNEL_FROM_PARAMETERS and dtypes <= set(_KERNEL_DTYPES):
+        if plan.adapter is None and dtypes <= set(_KERNEL_DTYPES):
             self._kernel = kernel()
+            self._views = _KERNEL_DTYPES[operation.base.dtype], _KERNEL_DTYPES[operation.sft.dtype]
         shape = operation.sft.shape
         self._row = max(1, math.prod(shape[1:]))
         self._by_row = operation.reset is None or operation.reset.dim == 0
@@ -77,15 +76,16 @@ class Combine:
             Drift from the base, of SFT and of the output.
         """
         if self._kernel:
-            base_dtype, dtype = (_KERNEL_DTYPES[i.dtype] for i in (self._operation.base, self._operation.sft))
+            base_dtype, dtype = self._views
             arrays = np.frombuffer(base, base_dtype), np.frombuffer(sft, dtype), np.frombuffer(output, dtype)
             if self._alphas is None:
                 sums = self._kernel.fuse_into(*arrays, self._alpha)
             else:
                 sums = self._kernel.fuse_parts_into(*arrays, first, self._row, self._alphas, self._by_row)
+            moved, fused, norm = sums
             # Written so that NaN is unusual, too.
-            if all(total < self._kernel.UNUSUAL for total in sums):
-                return Drift(sums[0], sums[2]), Drift(sums[1], sums[2])
+            if moved < self._kernel.UNUSUAL and fused < self._kernel.UNUSUAL and norm < self._kernel.UNUSUAL:
+                return Drift(moved, norm), Drift(fused, norm)
         return self._in_torch(first, count, base, sft, output)
 
     def _in_torch(

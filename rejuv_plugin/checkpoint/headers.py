@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class TensorInfo:
     end: int
     name: str = ""
 
-    @property
+    @cached_property
     def elements(self) -> int:
         return math.prod(self.shape)
 

@@ -5,6 +5,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from ..config import FusionConfig
@@ -41,7 +42,7 @@ class Fuse:
     replaced: TensorInfo | None = None
     """SFT is this tensor of an adapter; ``sft`` as above."""
 
-    @property
+    @cached_property
     def common(self) -> int:
         """Elements that both sides have, the first ones; what only the SFT checkpoint has is kept."""
         return min(self.sft.elements, self.base.elements)

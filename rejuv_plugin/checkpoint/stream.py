@@ -14,8 +14,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from queue import Empty, SimpleQueue
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ..ops.drift import Drift
 from .combine import Combine
@@ -25,6 +26,7 @@ from .plan import Copy, Fuse, Plan
 
 # What a worker does between two visits to the queue: long against the cost of a visit, short against a file.
 _RUN_BYTES = 16 << 20
+_NO_DRIFT = Drift()
 
 
 @dataclass
@@ -44,8 +46,7 @@ class Shard:
     """Drift of the output from the base, by layer group."""
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A piece of the output: its number in the file, the tensor's operation, and which elements or bytes of it."""
 
     number: int
@@ -56,8 +57,7 @@ class _Piece:
     """Bytes."""
 
 
-@dataclass(frozen=True)
-class _Done:
+class _Done(NamedTuple):
     piece: _Piece
     sft: bytes
     base: bytes
@@ -104,6 +104,7 @@ def write_weights(plan: Plan, file: str, target: BinaryIO, advance: Callable[[in
     return shard
 
 
+@lru_cache(maxsize=1)
 def layer_group(name: str) -> str:
     """The part of the model that a tensor's drift is reported under: its decoder layer, or else its module.
 
@@ -115,8 +116,8 @@ def layer_group(name: str) -> str:
 
 def _add(shard: Shard, operation: Fuse, done: _Done) -> None:
     group = layer_group(operation.name)
-    shard.drift_sft[group] = shard.drift_sft.get(group, Drift()) + done.moved
-    shard.drift_output[group] = shard.drift_output.get(group, Drift()) + done.fused
+    shard.drift_sft[group] = shard.drift_sft.get(group, _NO_DRIFT) + done.moved
+    shard.drift_output[group] = shard.drift_output.get(group, _NO_DRIFT) + done.fused
     if done.base:
         shard.base[operation.name] = shard.base.get(operation.name, b"") + done.base
 
@@ -202,7 +203,7 @@ class _Writer:
         digest = hash_piece(sft)
         if isinstance(operation, Copy):
             self.put(info.start + piece.first, sft)
-            return _Done(piece, digest, b"", digest, Drift(), Drift())
+            return _Done(piece, digest, b"", digest, _NO_DRIFT, _NO_DRIFT)
         width, base_width = BITS[info.dtype] // 8, BITS[operation.base.dtype] // 8
         first, count = piece.first // width, length // width
         path = self._base_paths[operation.base.file]
@@ -212,7 +213,7 @@ class _Writer:
         base = read_exactly(self._base[operation.base.file], start, base[: common * base_width], path)
         output, both = output[:length], common * width
         output[both:] = sft[both:]
-        moved, fused = Drift(), Drift()
+        moved = fused = _NO_DRIFT
         if common:
             moved, fused = self._combine[operation.name](first, common, base, sft[:both], output[:both])
         self.put(info.start + piece.first, output)

@@ -21,6 +21,9 @@ from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_li
 from .stream import Shard, write_weights
 from .target import check_output
 from .temporary import abandoned, all_or_nothing, durable, flush, named, remove
+from .write_back import begin_flush, reserve
+
+_FLUSH_BYTES = 32 << 20
 
 # Writes weight files of a plan to a directory, durably, and yields each as it is finished, in any order. The last
 # argument is called with the bytes written since the last call.
@@ -120,16 +123,18 @@ def local(count: int) -> ShardWriter:
     """Write weight files in this process, one after the other, each by ``count`` threads."""
 
     def write_all(plan: Plan, files: Sequence[str], directory: Path, advance: Callable[[int], None]) -> Iterator[Shard]:
-        # The disk takes a file while the next one is fused; only then is it finished.
+        # The disk takes what is written while the next pieces, and the next file, are fused.
         with ThreadPoolExecutor(1, thread_name_prefix="rejuvenation-flush") as flusher:
             flushing: tuple[Shard, Future[None]] | None = None
             for file in files:
-                with (directory / file).open("wb") as target:
-                    shard = write_weights(plan, file, target, advance, count)
+                path = directory / file
+                with path.open("wb") as target:
+                    reserve(target.fileno(), plan.layout.headers[file].size)
+                    shard = write_weights(plan, file, target, _flushed(path, advance, flusher), count)
                 if flushing:
                     flushing[1].result()
                     yield flushing[0]
-                flushing = shard, flusher.submit(flush, directory / file)
+                flushing = shard, flusher.submit(flush, path)
             if flushing:
                 flushing[1].result()
                 yield flushing[0]
@@ -137,16 +142,31 @@ def local(count: int) -> ShardWriter:
     return write_all
 
 
+def _flushed(path: Path, advance: Callable[[int], None], flusher: ThreadPoolExecutor) -> Callable[[int], None]:
+    """``advance``, with the disk told to begin with the bytes that it counts."""
+    begun = written = 0
+
+    def advance_and_flush(count: int) -> None:
+        nonlocal begun, written
+        advance(count)
+        written += count
+        if written - begun >= _FLUSH_BYTES:
+            flusher.submit(begin_flush, path, begun, written - begun)
+            begun = written
+
+    return advance_and_flush
+
+
 def _fill(
     directory: Path, plan: Plan, inputs: Inputs | None, progress: Progress | None, shards: ShardWriter
 ) -> dict[str, Any]:
-    began, done = time.monotonic(), 0
+    began, done, total = time.monotonic(), 0, plan.output_bytes
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         if progress:
-            progress("write", done, plan.output_bytes)
+            progress("write", done, total)
 
     before = {path: identity(path) for path in plan.input_paths}
     finished = verified(directory, plan)

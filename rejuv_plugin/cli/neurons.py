@@ -134,6 +134,8 @@ def _show(chosen: "ResetSet") -> None:
         f"reconstruction error of the kept logits: {error['relative']:.2e} of their size, "
         f"at most {error['max_absolute']:.2e}"
     )
+    if cuts := said.get("cuts"):
+        print(f"{cuts['close']:,} of {cuts['in_all']:,} cuts are so close that another machine may draw them elsewhere")
     if halves:
         values = sorted(halves.values())
         print(

@@ -15,6 +15,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+CLOSE = 1e-5
+"""Scores on the two sides of a cut whose relative difference is not above this may change sides on another machine,
+which adds float32 numbers in another order."""
+
 
 def quota(ratio: float, neurons: int) -> int:
     """``ceil(ratio * neurons)``, with the ratio taken as the decimal it is written as: 0.07 of 100 are 7, not 8."""
@@ -38,6 +42,9 @@ class Tally:
     total: Tensor = field(init=False)
     """``[neurons]`` float64: sum of the ranked scores over all positions."""
     positions: int = field(init=False, default=0)
+    close: int = field(init=False, default=0)
+    """At how many positions the cut between the top ``ratio`` and the rest is a close one, see `CLOSE`. Not so where
+    both are 0, which is 0 on any machine."""
 
     def __post_init__(self) -> None:
         self.votes = torch.zeros(self.neurons, dtype=torch.int64)
@@ -45,16 +52,19 @@ class Tally:
 
     def add(self, scores: Tensor) -> None:
         """Count scores ``[P, neurons]``, any floating dtype, finite, on any device."""
-        ranked = scores if self.signed else scores.abs()
-        top = highest(ranked, quota(self.ratio, self.neurons)).flatten().cpu()
-        self.votes += torch.bincount(top, minlength=self.neurons)
+        ranked, count = scores if self.signed else scores.abs(), quota(self.ratio, self.neurons)
+        top = highest(ranked, min(count + 1, self.neurons))
+        self.votes += torch.bincount(top[:, :count].flatten().cpu(), minlength=self.neurons)
+        if 0 < count < self.neurons:
+            last, first_out = ranked.gather(1, top[:, count - 1 :]).unbind(1)
+            self.close += int(((last - first_out <= CLOSE * last.abs()) & (last != 0)).sum())
         self.total += ranked.to(torch.float64).sum(0).cpu()
         self.positions += len(scores)
 
     def __or__(self, other: "Tally") -> "Tally":
         both = Tally(self.neurons, self.ratio, self.signed)
         both.votes, both.total = self.votes + other.votes, self.total + other.total
-        both.positions = self.positions + other.positions
+        both.positions, both.close = self.positions + other.positions, self.close + other.close
         return both
 
 

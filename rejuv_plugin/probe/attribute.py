@@ -22,6 +22,7 @@ from ..neurons.modules import Module
 from ..ops.attribution import column_contributions, gradient_times_activation, rms, through_norm
 from .capture import Captured, Trace, capturing
 from .experts import Routed
+from .gathered import gathered
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,13 @@ def attribute(
         each: take the gradient of each target's own logit alone, at the price of P backward passes.
     """
     kept = torch.tensor(targets, device=trace.ids.device) - 1
-    head, wanted = model.get_output_embeddings(), trace.ids[kept + 1]
-    rows = head.weight[wanted]
-    logits = (trace.hidden[kept] * rows).sum(-1)
-    v = _before_norm(model, architecture, architecture.final_norm, rows, trace.final[0, kept])
+    rows, bias = _unembedding(model, trace.ids[kept + 1])
+    logits = (trace.hidden[kept] * rows).sum(-1) + bias
+    with gathered(model.get_submodule(architecture.final_norm)):
+        v = _before_norm(model, architecture, architecture.final_norm, rows, trace.final[0, kept])
+        gradients = _of_final(model, architecture, trace, kept, rows, each)
     # The residual stream starts with what the first layer reads.
-    rebuilt = (trace.calls[0].hidden[0, kept].float() * v).sum(-1)
-    if head.bias is not None:
-        logits, rebuilt = logits + head.bias[wanted], rebuilt + head.bias[wanted]
-    gradients = _of_final(model, architecture, trace, kept, rows, each)
+    rebuilt = (trace.calls[0].hidden[0, kept].float() * v).sum(-1) + bias
     by_layer: dict[str, list[Module]] = defaultdict(list)
     for module in modules:
         by_layer[module.layer].append(module)
@@ -77,16 +76,24 @@ def attribute(
     for call in reversed(trace.calls):
         members = by_layer.get(call.path, [])
         hidden = call.hidden.detach().requires_grad_()
-        with capturing(model, members, kept) as seen:
-            output = call.again(hidden)
-        gradients, scored = _backward(output, hidden, seen, gradients, kept)
-        for module in members:
-            if module.kind == "row":
-                scores[module.name] = _rows(module, scored, kept)
-            else:
-                at, scores[module.name], bias = _columns(model, architecture, module, seen, v, kept)
-                rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1) + bias)
+        with gathered(call.layer):
+            with capturing(model, members, kept) as seen:
+                output = call.again(hidden)
+            gradients, scored = _backward(output, hidden, seen, gradients, kept)
+            for module in members:
+                if module.kind == "row":
+                    scores[module.name] = _rows(module, scored, kept)
+                else:
+                    at, scores[module.name], said = _columns(model, architecture, module, seen, v, kept)
+                    rebuilt = rebuilt.index_add(0, at, scores[module.name].sum(-1) + said)
     return Attribution(scores, logits, rebuilt)
+
+
+def _unembedding(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor | float]:
+    """Of ``[P]`` tokens: rows ``[P, H]`` of the unembedding, and ``[P]`` of its bias."""
+    head = model.get_output_embeddings()
+    with gathered(head):
+        return head.weight[tokens], head.bias[tokens] if head.bias is not None else 0.0
 
 
 def _of_final(

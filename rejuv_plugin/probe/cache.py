@@ -4,6 +4,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,24 @@ def found_once(
         path = _sampled_once(plan, settings, prompts, dict(inputs.sft), cache, key, cache_key, progress)
         settings = replace(settings, calibration=str(path))
     digests = input_digests(inputs, settings, key)
-    path = cache / f"reset-set-{_address(settings=selection_settings(settings), inputs=digests)}.json"
+    path = set_path(cache, settings, digests)
     with locked(cache / f".{path.name}.lock", cache_key, path):
         if path.exists():
             return Found(reset_file.load(path, cache_key), settings)
         found = measure(plan, settings, inputs, key, progress)
         reset_file.save(found, path)
     return Found(found, settings)
+
+
+def set_path(cache: Path, settings: ResetConfig, digests: Mapping[str, str]) -> Path:
+    """Where a cache keeps the set of these settings and inputs.
+
+    Args:
+        cache: its directory.
+        settings: of the selection.
+        digests: from `measure.input_digests`.
+    """
+    return cache / f"reset-set-{_address(settings=selection_settings(settings), inputs=dict(digests))}.json"
 
 
 def entropy_once(

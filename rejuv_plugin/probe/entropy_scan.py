@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..ops.distribution import entropy
+from .gathered import gathered
 
 # 64 MiB of float32: logits exist for so many (position, token) pairs at a time, however large the vocabulary.
 _LOGITS = 16 << 20
@@ -32,7 +33,8 @@ def entropies(model: Any, hidden: Tensor, key: str, number: int) -> Tensor:
     """
     head = model.get_output_embeddings()
     chunk = max(1, _LOGITS // head.weight.shape[0])
-    found = torch.cat([entropy(_capped(head(part), model)) for part in hidden.split(chunk)]).cpu()
+    with gathered(head):
+        found = torch.cat([entropy(_capped(head(part), model)) for part in hidden.split(chunk)]).cpu()
     if not torch.isfinite(found).all():
         raise not_finite(key, number)
     return found

@@ -1,12 +1,14 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint as a transformers model, on the CPU or on one GPU."""
+"""A checkpoint as a transformers model, on the CPU or on one GPU; spread over several see `sharded.load`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..checkpoint.layout import Checkpoint
 from ..errors import InputError
@@ -34,16 +36,43 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    # The fast attention kernels leave out the cap that Gemma 2 puts on attention logits.
-    attention = {"attn_implementation": "eager"} if checkpoint.config.get("attn_logit_softcapping") else {}
-    try:
-        with _no_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                checkpoint.root, dtype=torch.float32, use_safetensors=True, **attention, **_SAFE
-            )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _unreadable(checkpoint, "a causal language model", error) from None
+    with _loading(checkpoint):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.root, dtype=torch.float32, use_safetensors=True, **_attention(checkpoint), **_SAFE
+        )
     return model.to(device).eval().requires_grad_(False)
+
+
+def skeleton(checkpoint: Checkpoint, **changes: Any) -> Any:
+    """The model of `load_model` without the values of its parameters, which are on the meta device. Its buffers are
+    real, on the CPU: what is not in a checkpoint, such as the frequencies of rotary embeddings, is as there.
+
+    Args:
+        checkpoint: no weight of it is read.
+        changes: to its configuration.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    # torch's own annotation has no return value, which is what the hook is for.
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
+        # One that is there already is being tied: it stays the same object.
+        if parameter is None or parameter.is_meta:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    hook = register_module_parameter_registration_hook(on_meta)
+    try:
+        with _loading(checkpoint):
+            config = AutoConfig.from_pretrained(checkpoint.root, **_SAFE, **changes)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=False, **_attention(checkpoint)
+            )
+    finally:
+        hook.remove()
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -80,15 +109,22 @@ def fitting(device: torch.device, key: str) -> Iterator[None]:
         ) from None
 
 
+def _attention(checkpoint: Checkpoint) -> dict[str, Any]:
+    # The fast attention kernels leave out the cap that Gemma 2 puts on attention logits.
+    return {"attn_implementation": "eager"} if checkpoint.config.get("attn_logit_softcapping") else {}
+
+
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers draws its bars into logs too; what is on stderr is ours."""
+def _loading(checkpoint: Checkpoint) -> Iterator[None]:
     from transformers.utils import logging
 
+    # transformers draws its bars into logs too; what is on stderr is ours.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _unreadable(checkpoint, "a causal language model", error) from None
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -4,8 +4,8 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,15 @@ from ..checkpoint.plan import Plan
 from ..checkpoint.provenance import Inputs
 from ..config import ResetConfig
 from ..errors import InputError
-from ..neurons.architectures import Architecture, architecture_of
-from ..neurons.modules import Module, chosen, modules_of
-from ..neurons.reset_set import Chosen, ResetSet, jaccard
-from ..ops.attribution import is_finite
-from ..ops.selection import Tally, select
-from .attribute import Attribution, attribute
-from .capture import trace
+from ..neurons.architectures import architecture_of
+from ..neurons.modules import chosen, modules_of
+from ..neurons.reset_set import Chosen, ResetSet
 from .dialogue import Example, examples_of, needs_template
-from .entropy_scan import entropies, largest_gaps, not_finite
 from .load import device_of, fitting, load_model, load_tokenizer
+from .passes import Error, scan, score
 from .prompts import check_file
-from .usage import peak_memory, reset_peak_memory
+from .ranks import ALONE, Ranks, World
+from .usage import free, peak_memory, reset_peak_memory
 
 # Beyond this, relative to the logits, the residual stream is not what the architecture's constants say.
 _MAX_RECONSTRUCTION_ERROR = 0.01
@@ -87,8 +84,9 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
         The set. Its statistics, all over the calibration set: ``examples``, ``cut`` (those longer than ``max_tokens``),
         ``tokens``, ``response_tokens``, ``positions`` (kept); ``entropy`` (mean in nats of ``base`` and ``sft``, over
         all response tokens and over those kept); ``reconstruction_error`` (of the kept logits: ``mean_absolute``,
-        ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``jaccard_of_halves`` by
-        module (the sets of even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
+        ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``cuts`` between chosen and
+        other neurons, ``in_all`` and ``close`` (see `selection.CLOSE`); ``jaccard_of_halves`` by module (the sets of
+        even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
 
     Raises:
         InputError: see the modules of this room; also too few response tokens, or a residual stream that the
@@ -97,41 +95,60 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
     began, device = time.monotonic(), device_of(settings.device, f"{key}device")
     reset_peak_memory(device)
     digests = input_digests(inputs, settings, key)
-    modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
-    wanted = chosen(modules, settings.include, settings.exclude, f"{key}include")
     examples = examples_of(plan.sft, settings, f"{key}calibration")
     with fitting(device, f"{key}device"):
-        base = scan(load_model(plan.base, device), examples, plan.base.key, _ticks(progress, "base", len(examples)))
-        found = score(
-            load_model(plan.sft, device),
-            architecture_of(plan.sft.config, plan.sft.key),
-            modules,
-            wanted,
-            examples,
-            base,
-            settings,
-            plan.sft.key,
-            _ticks(progress, "sft", len(examples)),
-        )
-    _check_reconstruction(found.errors, plan.sft)
-    first, second = found.halves
-    whole = {name: first[name] | second[name] for name in first}
-    selected = {m.name: Chosen(m.kind, m.count, _selected(m, whole, settings)) for m in wanted}
-    statistics = {
-        "examples": len(examples),
-        "cut": sum(example.cut for example in examples),
-        "tokens": sum(len(example.ids) for example in examples),
-        "response_tokens": sum(len(example.targets) for example in examples),
-        "positions": sum(map(len, found.kept)),
-        "entropy": {"base": _means(base, found.kept), "sft": _means(found.entropy, found.kept)},
-        "reconstruction_error": found.errors.summary(),
-        "jaccard_of_halves": _overlaps(wanted, found.halves, settings) if len(examples) > 1 else None,
-        "device": str(device),
-        "seconds": round(time.monotonic() - began, 3),
-        "peak_memory_bytes": peak_memory(device),
-    }
-    model_type = str(plan.sft.config.get("model_type"))
-    return ResetSet(model_type, selected, selection_settings(settings), digests, statistics)
+        found = _found(plan, settings, examples, digests, key, lambda side: load_model(side, device), ALONE, progress)
+    return _with_usage(found, str(device), _seconds_since(began), peak_memory(device))
+
+
+def measure_sharded(
+    plan: Plan,
+    settings: ResetConfig,
+    examples: Sequence[Example],
+    digests: Mapping[str, str],
+    key: str,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> ResetSet:
+    """Find the neurons to reset on models that fit no single device: the set that `measure` finds, on every rank.
+
+    Called on every rank of `torch.distributed`'s default group, with equal arguments but for ``device``. One model at a
+    time, in float32, is spread over the N ranks: each has 1/N of it, one layer (or the embedding, or the head) that is
+    whole, twice while it is being gathered, and an example of its own. Nothing of the models is in memory afterwards;
+    on the CPU glibc keeps much of what is freed, unless the environment has MALLOC_MMAP_THRESHOLD_.
+
+    Args:
+        plan: the two checkpoints, on a disk that every rank sees.
+        settings: as for `measure`; ``device`` and ``calibration`` are not looked at.
+        examples: from `dialogue.examples_of`.
+        digests: from `input_digests`; only recorded.
+        key: as for `measure`.
+        device: this rank's; a GPU must be the process's current one, and the group's backend must serve it.
+        progress: as for `measure`, after each round of one example a rank.
+
+    Returns:
+        The set as from `measure`; its ``device`` tells the number of ranks, ``seconds`` and ``peak_memory_bytes`` are
+        the most of any rank.
+
+    Raises:
+        InputError: as `measure`, the same on every rank, whichever failed, and ``got`` says which. Not so, and the
+            others may wait until the group's timeout, where a rank's process ends, or has no memory to gather a layer.
+    """
+    from .sharded.load import load_sharded
+
+    def load(side: Checkpoint) -> Any:
+        # The base is still there, in the reference cycles of its hooks.
+        free(device)
+        return load_sharded(side, device)
+
+    began, ranks = time.monotonic(), World(device, key)
+    reset_peak_memory(device)
+    try:
+        found = _found(plan, settings, examples, digests, key, load, ranks, progress)
+    finally:
+        free(device)
+    seconds, peak = max(ranks.gather(_seconds_since(began))), max(ranks.gather(peak_memory(device)))
+    return _with_usage(found, f"{device.type}, {ranks.size} ranks", seconds, peak)
 
 
 def entropy_of(
@@ -154,130 +171,88 @@ def entropy_of(
     return torch.cat(values).double().mean().item()
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the second pass leaves."""
-
-    entropy: list[Tensor]
-    """Of the SFT model, for each example ``[len(targets)]`` float32, in nats."""
-    kept: list[list[int]]
-    """For each example the indices, among its targets, of the positions that were kept."""
-    halves: tuple[dict[str, Tally], dict[str, Tally]]
-    """By module, over even and over odd examples."""
-    errors: "_Errors"
-
-
-def scan(model: Any, examples: Sequence[Example], key: str, tick: Any = lambda done: None) -> list[Tensor]:
-    """Pass one: a model's entropy before each target of each example: ``[len(targets)]`` float32, in nats.
-
-    Raises:
-        InputError: named ``key``; NaN or infinite activations.
-    """
-    found = []
-    for number, example in enumerate(examples):
-        with torch.inference_mode():
-            ids = torch.tensor([example.ids], device=model.device)
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        found.append(entropies(model, hidden[torch.tensor(example.targets) - 1], key, number))
-        tick(number + 1)
-    return found
-
-
-def score(
-    model: Any,
-    architecture: Architecture,
-    modules: Sequence[Module],
-    wanted: Sequence[Module],
-    examples: Sequence[Example],
-    base: Sequence[Tensor],
+def _found(
+    plan: Plan,
     settings: ResetConfig,
+    examples: Sequence[Example],
+    digests: Mapping[str, str],
     key: str,
-    tick: Any = lambda done: None,
-) -> Scored:
-    """Pass two: the SFT model's entropies, the positions with the largest gap to ``base``, and the scores there.
+    load: Callable[[Checkpoint], Any],
+    ranks: Ranks,
+    progress: Progress | None,
+) -> ResetSet:
+    """The set with its statistics, all but what it took."""
+    modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
+    wanted = chosen(modules, settings.include, settings.exclude, f"{key}include")
+    base = scan(
+        _loaded(load, plan.base, ranks), examples, plan.base.key, _ticks(progress, "base", len(examples)), ranks
+    )
+    seen, tallies = score(
+        _loaded(load, plan.sft, ranks),
+        architecture_of(plan.sft.config, plan.sft.key),
+        modules,
+        wanted,
+        examples,
+        base,
+        settings,
+        plan.sft.key,
+        _ticks(progress, "sft", len(examples)),
+        ranks,
+    )
+    error, kept = sum((s.error for s in seen), Error()), [s.kept for s in seen]
+    _check_reconstruction(error, plan.sft)
+    selected = tallies.selected()
+    overlaps = tallies.overlaps() if len(examples) > 1 else None
+    statistics = {
+        "examples": len(examples),
+        "cut": sum(example.cut for example in examples),
+        "tokens": sum(len(example.ids) for example in examples),
+        "response_tokens": sum(len(example.targets) for example in examples),
+        "positions": sum(map(len, kept)),
+        "entropy": {"base": _means(base, kept), "sft": _means([s.entropy for s in seen], kept)},
+        "reconstruction_error": error.summary(),
+        "cuts": tallies.cuts(),
+        "jaccard_of_halves": {m.name: overlaps[m.name] for m in wanted} if overlaps else None,
+    }
+    return ResetSet(
+        str(plan.sft.config.get("model_type")),
+        {m.name: Chosen(m.kind, m.count, selected[m.name]) for m in wanted},
+        selection_settings(settings),
+        digests,
+        statistics,
+    )
 
-    Args:
-        model: the SFT model.
-        architecture: its constants.
-        modules: all of its modules with neurons.
-        wanted: those to tally.
-        examples: as for `scan`.
-        base: from `scan`, of the base.
-        settings: positions, gradient, ratio, ranking.
-        key: how errors name the SFT checkpoint.
-        tick: called with the number of examples done.
 
-    Raises:
-        InputError: named ``key``; NaN or infinite activations.
-    """
-    found = Scored([], [], (_tallies(wanted, settings), _tallies(wanted, settings)), _Errors())
-    for number, (example, before) in enumerate(zip(examples, base, strict=True)):
-        seen = trace(model, architecture, torch.tensor(example.ids, device=model.device))
-        after = entropies(model, seen.hidden[torch.tensor(example.targets) - 1], key, number)
-        kept = largest_gaps(before, after, settings.positions)
-        targets = [example.targets[i] for i in kept]
-        said = attribute(model, architecture, modules, seen, targets, each=settings.gradient == "each")
-        if not all(is_finite(scores) for scores in (*said.scores.values(), said.rebuilt)):
-            raise not_finite(key, number)
-        found.entropy.append(after)
-        found.kept.append(kept)
-        found.errors.add(said)
-        for module in wanted:
-            found.halves[number % 2][module.name].add(said.scores[module.name])
-        tick(number + 1)
-    return found
+def _loaded(load: Callable[[Checkpoint], Any], side: Checkpoint, ranks: Ranks) -> Any:
+    models: list[Any] = []
+    ranks.together(lambda: models.append(load(side)), side.key)
+    # Not kept here: it goes when the pass that it is for ends.
+    return models.pop()
 
 
-def _ticks(progress: Progress | None, phase: str, total: int) -> Any:
+def _with_usage(found: ResetSet, device: str, seconds: float, peak: int) -> ResetSet:
+    usage = {"device": device, "seconds": seconds, "peak_memory_bytes": peak}
+    return replace(found, statistics={**found.statistics, **usage})
+
+
+def _seconds_since(began: float) -> float:
+    return round(time.monotonic() - began, 3)
+
+
+def _ticks(progress: Progress | None, phase: str, total: int) -> Callable[[int], None]:
     return (lambda done: progress(phase, done, total)) if progress else (lambda done: None)
 
 
-def _check_reconstruction(errors: "_Errors", sft: Checkpoint) -> None:
-    if errors.relative > _MAX_RECONSTRUCTION_ERROR:
+def _check_reconstruction(error: Error, sft: Checkpoint) -> None:
+    if error.relative > _MAX_RECONSTRUCTION_ERROR:
         raise InputError(
             sft.key,
             f"a residual stream as {sft.config.get('model_type')} has, rebuilt to {_MAX_RECONSTRUCTION_ERROR:.0%}",
-            f"a reconstruction error of {errors.relative:.1%} of the logits",
+            f"a reconstruction error of {error.relative:.1%} of the logits",
             "correct its entry in rejuv_plugin/neurons/architectures.py, or use fusion alone",
         )
-
-
-def _tallies(modules: Iterable[Module], settings: ResetConfig) -> dict[str, Tally]:
-    return {m.name: Tally(m.count, settings.ratio, signed=settings.ranking == "signed") for m in modules}
-
-
-def _selected(module: Module, tallies: Mapping[str, Tally], settings: ResetConfig) -> tuple[int, ...]:
-    return select(tallies[module.name], settings.rule, settings.select, settings.seed, module.name, settings.cap)
-
-
-def _overlaps(
-    modules: Iterable[Module], halves: Sequence[Mapping[str, Tally]], settings: ResetConfig
-) -> dict[str, float]:
-    return {m.name: jaccard(*(set(_selected(m, half, settings)) for half in halves)) for m in modules}
 
 
 def _means(scanned: Sequence[Tensor], kept: Sequence[Sequence[int]]) -> dict[str, float]:
     of_kept = torch.cat([values[list(positions)] for values, positions in zip(scanned, kept, strict=True)])
     return {"mean": torch.cat(list(scanned)).double().mean().item(), "mean_kept": of_kept.double().mean().item()}
-
-
-class _Errors:
-    """Sums of ``|z~ - z|`` and ``|z|`` over kept positions."""
-
-    def __init__(self) -> None:
-        self.count, self.errors, self.largest, self.magnitude = 0, 0.0, 0.0, 0.0
-
-    def add(self, found: Attribution) -> None:
-        error = (found.rebuilt.double() - found.logits.double()).abs()
-        self.count += len(error)
-        self.errors += error.sum().item()
-        self.largest = max(self.largest, error.max().item())
-        self.magnitude += found.logits.double().abs().sum().item()
-
-    @property
-    def relative(self) -> float:
-        return self.errors / self.magnitude if self.magnitude else 0.0
-
-    def summary(self) -> dict[str, float]:
-        mean = self.errors / self.count
-        return {"mean_absolute": mean, "max_absolute": self.largest, "relative": self.relative}

@@ -1,7 +1,8 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory a probe took."""
+"""How much memory a probe took, and giving it back."""
 
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -13,6 +14,13 @@ def reset_peak_memory(device: torch.device) -> None:
     """Begin to count anew where that can be: on a GPU. A process's peak on the CPU only grows."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def free(device: torch.device) -> None:
+    """Give back the memory of what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

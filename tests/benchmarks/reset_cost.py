@@ -21,7 +21,7 @@ from rejuv_plugin.config import ResetConfig
 from rejuv_plugin.neurons.architectures import STANDARD
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.probe.dialogue import Example
-from rejuv_plugin.probe.measure import scan, score
+from rejuv_plugin.probe.passes import scan, score
 from rejuv_plugin.probe.usage import peak_memory
 
 

@@ -12,6 +12,8 @@ from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import tripwire
 from rejuv_plugin.integrations.verl.job import job_of
 
+WORKER = {"base_path": "b", "mode": "worker"}
+
 
 def config_with(rejuvenation: Any, **dotted: Any) -> Any:
     config = OmegaConf.create(
@@ -34,6 +36,15 @@ def config_with(rejuvenation: Any, **dotted: Any) -> Any:
 
 def test_no_group_is_no_job() -> None:
     assert job_of(config_with(None)) is None
+
+
+def test_worker_mode_goes_with_every_engine_it_knows() -> None:
+    for strategy in ("fsdp", "fsdp2", "megatron"):
+        engines = {f"actor_rollout_ref__{role}__strategy": strategy for role in ("actor", "ref")}
+        job = job_of(config_with(WORKER | {"critic": True}, **engines, critic__strategy=strategy))
+        assert job is not None
+    # Only an engine that loads rejuvenated weights has to be one of them.
+    assert job_of(config_with(WORKER, critic__strategy="veomni")) is not None
 
 
 def test_the_group_as_hydra_stores_it() -> None:
@@ -61,7 +72,25 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({"base_path": "b", "reset": {"rule": "both"}}, {}, "rejuvenation.reset.rule", "union"),
         ({"base_path": "b", "reset": {"rato": 0.01}}, {}, "rejuvenation.reset.rato", "did you mean"),
         ({"base_path": "b", "ref": "base"}, {}, "rejuvenation.ref", "rejuvenated or sft"),
-        ({"base_path": "b", "mode": "worker"}, {}, "rejuvenation.mode", "disk"),
+        ({"base_path": "b", "mode": "memory"}, {}, "rejuvenation.mode", "disk or worker"),
+        ({**WORKER}, {"actor_rollout_ref__actor__strategy": "veomni"}, "actor_rollout_ref.actor.strategy", "mode=disk"),
+        ({**WORKER}, {"actor_rollout_ref__ref__strategy": "torchtitan"}, "actor_rollout_ref.ref.strategy", "fsdp2"),
+        ({**WORKER, "critic": True}, {"critic__strategy": "veomni"}, "critic.strategy", "megatron"),
+        ({**WORKER}, {"actor_rollout_ref__model__lora_rank": 8}, "rejuvenation.mode", "LoRA"),
+        ({**WORKER}, {"actor_rollout_ref__model__lora__rank": 8}, "rejuvenation.mode", "LoRA"),
+        ({**WORKER, "reset": {"ratio": 0.01}}, {}, "rejuvenation.reset.calibration", "rejuv calibrate"),
+        (
+            {**WORKER, "reset": {"ratio": 0.01, "calibration": "c", "device": "cpu"}},
+            {},
+            "rejuvenation.reset.device",
+            "devices that train",
+        ),
+        (
+            {**WORKER},
+            {"actor_rollout_ref__actor__megatron__use_dist_checkpointing": True},
+            "actor_rollout_ref.actor.megatron.use_dist_checkpointing",
+            "=false",
+        ),
         ({"base_path": 3}, {}, "rejuvenation.base_path", "str or null"),
         ({"base_path": "b"}, {"trainer__use_v1": False}, "trainer.use_v1", "legacy"),
         (

@@ -17,7 +17,7 @@ FLOORS = [
     {"config"},
     {"ops", "neurons"},
     {"checkpoint"},
-    {"probe", "sharding"},
+    {"probe", "loading"},
     {"monitors"},
     {"report"},
     {"integrations"},

@@ -81,7 +81,7 @@ def test_other_numbers_of_rows(
     tmp_path: Path, tied: bool, base_rows: int, sft_rows: int, elements: int, compiled: bool, monkeypatch
 ) -> None:
     monkeypatch.setattr(pieces, "ELEMENTS", elements)
-    monkeypatch.setattr(combine, "_KERNEL_FROM_PARAMETERS", 0 if compiled else 1 << 60)
+    monkeypatch.setattr(combine, "kernel", combine.kernel if compiled else lambda: None)
     save_model(tmp_path / "base", 0, tied=tied, vocab_size=base_rows)
     save_model(tmp_path / "sft", 1, tied=tied, vocab_size=sft_rows)
     manifest = run(tmp_path, grown_vocabulary="keep")

@@ -23,14 +23,15 @@ from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import ResetSet
 from rejuv_plugin.ops.distribution import entropy
 from rejuv_plugin.probe import attribute as attribute_module
-from rejuv_plugin.probe import cache, entropy_scan
+from rejuv_plugin.probe import cache, entropy_scan, passes
 from rejuv_plugin.probe import measure as probe_measure
 from rejuv_plugin.probe.attribute import attribute
 from rejuv_plugin.probe.capture import trace
 from rejuv_plugin.probe.dialogue import Example
 from rejuv_plugin.probe.entropy_scan import largest_gaps
 from rejuv_plugin.probe.load import load_model
-from rejuv_plugin.probe.measure import measure, scan
+from rejuv_plugin.probe.measure import measure
+from rejuv_plugin.probe.passes import scan
 
 ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}, I think"} for a in range(2) for b in range(3)]
 
@@ -123,6 +124,7 @@ def test_what_a_set_tells_about_itself(pair: Path) -> None:
     assert said["positions"] == 2 * len(ROWS)
     assert said["response_tokens"] == sum(len(row["response"]) + 1 for row in ROWS)
     assert 0 < said["reconstruction_error"]["relative"] < 1e-5
+    assert 0 <= said["cuts"]["close"] <= said["cuts"]["in_all"] == said["positions"] * len(found.modules)
     assert said["reconstruction_error"]["mean_absolute"] <= said["reconstruction_error"]["max_absolute"]
     assert 0 < said["entropy"]["sft"]["mean"] < 10
     assert said["entropy"]["base"] != said["entropy"]["sft"]
@@ -179,7 +181,7 @@ def test_a_cap_on_attention_logits_is_kept(tmp_path: Path) -> None:
 
 def test_scores_that_are_not_finite_are_refused(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_nan("sft")(own)
-    monkeypatch.setattr(probe_measure, "entropies", lambda model, hidden, key, number: torch.zeros(len(hidden)))
+    monkeypatch.setattr(passes, "entropies", lambda model, hidden, key, number: torch.zeros(len(hidden)))
     with pytest.raises(InputError, match=r"^--sft: .*NaN or infinity in example 0"):
         measured(own)
 

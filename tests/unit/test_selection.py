@@ -46,6 +46,19 @@ def test_the_aggregate_is_of_the_mean() -> None:
     assert select(Tally(4, 0.5), "aggregate", "top", 0, "m") == ()
 
 
+def test_cuts_that_another_machine_may_draw_elsewhere_are_counted() -> None:
+    rows = [
+        [4, 2.00001, 2.0, 1],  # a relative difference of 5e-6
+        [4, 2.0001, 2.0, 1],
+        [4, -2, 2, 1],
+        [4, 0, 0, 0],  # nothing to tell apart, here or elsewhere
+    ]
+    assert tally(rows, 0.5).close == 2
+    assert tally(rows, 0.5, signed=True).close == 1
+    assert tally(rows, 1).close == tally(rows, 0).close == 0
+    assert (tally(rows, 0.5) | tally(rows[:1], 0.5)).close == 3
+
+
 def test_of_equals_the_lower_index() -> None:
     assert chosen([[5.0] * 1000], 0.003) == (0, 1, 2)
     assert chosen([[5.0] * 1000], 0.003, rule="aggregate") == (0, 1, 2)

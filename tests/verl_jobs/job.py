@@ -88,8 +88,6 @@ class Job:
             "OMP_NUM_THREADS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_DEDUP_LOGS": "0",
-            # On two busy cores a worker's imports can take longer than the minute that Ray gives it.
-            "RAY_worker_register_timeout_seconds": "300",
             "TQ_LOGGING_LEVEL": "WARN",
             "PYTHONUNBUFFERED": "1",
             "HYDRA_FULL_ERROR": "0",
@@ -102,13 +100,13 @@ class Job:
             start_new_session=True,
         )  # fmt: skip
 
-    def run(self, timeout: float = 420) -> "Job":
+    def run(self, timeout: float = 900) -> "Job":
         """Run to the end; a job that fails shows the end of its log."""
         code = self.wait(self.start(), timeout)
         assert code == 0, f"exit code {code}:\n{self.log[-6000:]}"
         return self
 
-    def wait(self, process: subprocess.Popen, timeout: float = 420) -> int:
+    def wait(self, process: subprocess.Popen, timeout: float = 900) -> int:
         try:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:

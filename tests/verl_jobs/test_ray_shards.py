@@ -110,7 +110,7 @@ def test_the_command_joins_the_cluster(tmp_path: Path, plan: Plan, cluster: Clus
     command = [sys.executable, "-c", script, "apply", *map(str, options)]
     # Other clusters may run on this machine.
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     alone = record(plan, tmp_path / "alone", shards=local(1))
     for file in alone["outputs"]:

@@ -11,7 +11,7 @@ from verl_jobs.job import CPU_ALONE, Job
 def refused(models: Path, directory: Path, *overrides: str) -> str:
     """Run the command; it must end with code 2, start nothing and write nothing but its log. Returns our line."""
     job = Job(directory, models / "sft", models / "data", overrides=["+rejuvenation=default", *overrides])
-    assert job.wait(job.start(), timeout=120) == 2, job.log[-3000:]
+    assert job.wait(job.start(), timeout=300) == 2, job.log[-3000:]
     assert "Started a local Ray instance" not in job.log
     assert not (directory / "checkpoints").exists()
     (line,) = [line for line in job.log.splitlines() if line.startswith("rejuvenation: ")]
@@ -37,7 +37,7 @@ def test_bad_input_ends_with_one_line(models: Path, tmp_path: Path, override: st
 def test_without_the_plugin_the_command_fails(models: Path, tmp_path: Path) -> None:
     job = Job(tmp_path, models / "sft", models / "data", plugins=CPU_ALONE)
     job.overrides = ["+rejuvenation=default", f"rejuvenation.base_path={models}/base"]
-    assert job.wait(job.start(), timeout=120) != 0
+    assert job.wait(job.start(), timeout=300) != 0
     assert "Could not override 'rejuvenation.base_path'" in job.log
     assert "Started a local Ray instance" not in job.log
 

@@ -21,7 +21,7 @@ def test_rejuvenated_job_with_vllm_rollouts(models: Path, tmp_path: Path) -> Non
         "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16",
     ]  # fmt: skip
-    job.run(timeout=560)
+    job.run()
     # The weights that vLLM samples with are the actor's, from the rejuvenated start on and after an update.
     for step in (1, 2):
         assert job.log_prob_gap(step) < 1e-5

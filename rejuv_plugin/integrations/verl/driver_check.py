@@ -32,13 +32,15 @@ def _check(config: Any) -> None:
     if job is None:
         return
     from ...checkpoint import check_cache, is_hub_name, read_checkpoint
-    from .disk_mode import plan_of
+    from .planning import plan_of
 
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
     sides = {MODEL_PATH: job.sft_path, "rejuvenation.base_path": str(job.settings.base_path)}
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
     if here == sides:
-        check_cache(plan_of(job), job.cache_dir, "rejuvenation.cache_dir")
+        plan = plan_of(job)
+        if job.settings.mode == "disk":
+            check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
     else:
         for key, name in here.items():
             read_checkpoint(name, key)

@@ -45,7 +45,11 @@ def job_of(config: Any) -> Job | None:
     sft_path = OmegaConf.select(config, MODEL_PATH)
     if not sft_path or OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
         raise InputError(MODEL_PATH, "the SFT checkpoint", repr(sft_path), f"set {MODEL_PATH} as without the plugin")
-    _refuse_what_disk_mode_cannot_do(config, settings)
+    _refuse(config, settings)
+    if settings.mode == "worker":
+        from .worker_mode.refuse import refuse
+
+        refuse(config, settings, _uses_lora(config))
     cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
     cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
     return Job(
@@ -72,7 +76,7 @@ def _prompts(config: Any) -> Prompts:
     )
 
 
-def _refuse_what_disk_mode_cannot_do(config: Any, settings: RejuvenationConfig) -> None:
+def _refuse(config: Any, settings: RejuvenationConfig) -> None:
     if not OmegaConf.select(config, "trainer.use_v1", default=True):
         raise InputError(
             "trainer.use_v1", "true", "false", "remove the override: the legacy trainer would ignore rejuvenation"
@@ -84,7 +88,7 @@ def _refuse_what_disk_mode_cannot_do(config: Any, settings: RejuvenationConfig) 
             raise InputError(
                 key,
                 "false",
-                "true: Megatron would load weights from dist_checkpointing_path, past the rejuvenated checkpoint",
+                "true: Megatron would load weights from dist_checkpointing_path, past the rejuvenated ones",
                 f"set {key}=false",
             )
     if settings.ref == "sft" and _uses_lora(config):

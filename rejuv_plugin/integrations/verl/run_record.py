@@ -13,10 +13,13 @@ from typing import Any
 
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
+from ...checkpoint import reset_file
 from ...checkpoint.small_file import write_text
 from ...errors import InputError
+from ...neurons.reset_set import ResetSet
 
 NAME = "rejuvenation_start.json"
+SET_NAME = "rejuvenation_reset_set.json"
 _FIX = (
     "resume with the settings and inputs that run started with, or start a new one: another trainer.default_local_dir "
     "or trainer.resume_mode=disable"
@@ -41,9 +44,19 @@ def check(config: Any, key: str | None) -> None:
         raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), _FIX)
 
 
-def write(folder: str, key: str) -> None:
-    """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``."""
+def write(folder: str, key: str | None, reset_set: ResetSet | None = None) -> None:
+    """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``, and
+    the neurons that were reset, if they are kept nowhere else."""
+    if reset_set:
+        reset_file.save(reset_set, Path(folder) / SET_NAME)
     write_text(Path(folder) / NAME, json.dumps({"key": key}) + "\n")
+
+
+def kept_set(config: Any) -> ResetSet | None:
+    """The reset set in the checkpoint that verl is about to resume, if there is one."""
+    folder = _resumed_from(config.trainer)
+    path = folder / SET_NAME if folder else None
+    return reset_file.load(path, str(path)) if path and path.exists() else None
 
 
 def _read(record: Path) -> str | None:

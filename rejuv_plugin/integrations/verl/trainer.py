@@ -10,8 +10,9 @@ buffer.
 import os
 from typing import Any
 
-from . import disk_mode, run_record
-from .job import job_of
+from . import run_record
+from .job import Job, job_of
+from .outcome import Outcome
 
 
 class RejuvenationMixin:
@@ -21,7 +22,7 @@ class RejuvenationMixin:
     run that was rejuvenated.
     """
 
-    _rejuvenated: disk_mode.Outcome | None = None
+    _rejuvenated: Outcome | None = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         job = job_of(config)
@@ -29,15 +30,18 @@ class RejuvenationMixin:
             run_record.check(config, None)
         else:
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
-            self._rejuvenated = disk_mode.apply(job, config)
+            self._rejuvenated = _begin(job, config)
         super().__init__(config, *args, **kwargs)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()  # type: ignore[misc]
-        if self._rejuvenated is not None and self._rejuvenated.ref == "sft":
-            from .reference import with_sft_reference
+        if self._rejuvenated is not None:
+            self.role_worker_mapping = self._rejuvenated.workers(self.role_worker_mapping)
 
-            self.role_worker_mapping = with_sft_reference(self.role_worker_mapping)
+    def _load_checkpoint(self) -> None:
+        if self._rejuvenated is not None:
+            self._rejuvenated.settle(self)
+        super()._load_checkpoint()  # type: ignore[misc]
 
     def on_train_begin(self) -> None:
         super().on_train_begin()  # type: ignore[misc]
@@ -49,8 +53,18 @@ class RejuvenationMixin:
         if self._rejuvenated is not None:
             # Before verl's own files: a checkpoint that can be resumed then always has its record.
             folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-            run_record.write(folder, self._rejuvenated.key)
+            run_record.write(folder, self._rejuvenated.key, self._rejuvenated.keep)
         super()._save_checkpoint()  # type: ignore[misc]
+
+
+def _begin(job: Job, config: Any) -> Outcome:
+    if job.settings.mode == "worker":
+        from .worker_mode import mode
+
+        return mode.begin(job, config)
+    from . import disk_mode
+
+    return disk_mode.apply(job, config)
 
 
 def extend_registered_trainers(registry: dict[str, type]) -> None:

@@ -7,6 +7,8 @@ The same command without ``+laptop=default`` and ``VERL_PLATFORM=cpu`` runs on a
 
 from typing import Any
 
+from .fork_server import py_executable
+
 _FP32_ENGINE: dict[str, Any] = {
     # verl autocasts to bf16 by default; a CPU computes that three times slower than fp32.
     "model_dtype": "fp32",
@@ -62,6 +64,13 @@ OVERRIDES: dict[str, Any] = {
             "num_gpus": 8,
             "include_dashboard": False,
             "object_store_memory": 400_000_000,
+            "runtime_env": {"py_executable": py_executable()},
+            "_system_config": {
+                # Workers without that runtime environment: the job has no use for them.
+                "prestart_worker_first_driver": False,
+                # On two busy cores imports can take longer than the minute that Ray gives a worker.
+                "worker_register_timeout_seconds": 300,
+            },
         }
     },
 }

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# GRPO on a mixture of experts of 30B parameters, over-trained by SFT, under verl's Megatron engine with vLLM rollouts;
+# rejuvenated in the workers, so that no rejuvenated checkpoint is ever written and no disk has to be shared.
+#   SFT=/models/my-sft BASE=/models/Qwen3-30B-A3B-Base TRAIN=train.parquet VAL=val.parquet \
+#     bash recipes/megatron_grpo/run_qwen3_30b_a3b_megatron.sh
+# SFT and BASE must be at the same paths on every node. Anything after the script's name goes to verl, last, so it wins:
+#   bash ... --cfg job          prints the whole configuration and ends
+set -xeuo pipefail
+
+# What you have
+SFT=${SFT:?the over-trained SFT checkpoint, a directory}
+BASE=${BASE:?the model that it started from, a directory}
+TRAIN=${TRAIN:?RL prompts, parquet}
+VAL=${VAL:?validation prompts, parquet}
+OUT=${OUT:-$PWD/out}
+
+# What you may want to change: weight of the SFT checkpoint; neurons to reset, measured before (rejuv apply
+# --save-reset-set) or found by the workers on a file of prompts and responses; disk writes one checkpoint first.
+ALPHA=${ALPHA:-0.5}
+RESET_SET=${RESET_SET:-}
+CALIBRATION=${CALIBRATION:-}
+RESET_RATIO=${RESET_RATIO:-0.01}
+MODE=${MODE:-worker}
+
+# The machine: 4 nodes of 8 GPUs with 80 GB
+NNODES=${NNODES:-4}
+NGPUS=${NGPUS:-8}
+TP=${TP:-4}
+PP=${PP:-2}
+CP=${CP:-1}
+EP=${EP:-8}
+ETP=${ETP:-1}
+GEN_TP=${GEN_TP:-4}
+OFFLOAD=${OFFLOAD:-True}
+
+# The run
+STEPS=${STEPS:-300}
+TRAIN_BATCH=${TRAIN_BATCH:-256}
+MINI_BATCH=${MINI_BATCH:-64}
+GROUP=${GROUP:-8}
+LR=${LR:-1e-6}
+KL_COEF=${KL_COEF:-0.001}
+MAX_PROMPT=${MAX_PROMPT:-1024}
+MAX_RESPONSE=${MAX_RESPONSE:-4096}
+
+# Derived from the above
+TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
+REJUVENATION=(
+  +rejuvenation=default
+  rejuvenation.base_path="$BASE"
+  rejuvenation.mode="$MODE"
+  rejuvenation.fusion.alpha="$ALPHA"
+)
+if [ -n "$RESET_SET" ]; then
+  REJUVENATION+=(rejuvenation.reset.set_path="$RESET_SET")
+elif [ -n "$CALIBRATION" ]; then
+  REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO" rejuvenation.reset.calibration="$CALIBRATION")
+fi
+# Overlap of communication and computation needs one queue.
+export CUDA_DEVICE_MAX_CONNECTIONS=1
+
+# exec: a signal to this script is one to verl.
+exec python -m verl.trainer.main_ppo \
+  model_engine=megatron \
+  algorithm.adv_estimator=grpo \
+  algorithm.use_kl_in_reward=False \
+  data.train_files="$TRAIN" \
+  data.val_files="$VAL" \
+  data.train_batch_size="$TRAIN_BATCH" \
+  data.max_prompt_length="$MAX_PROMPT" \
+  data.max_response_length="$MAX_RESPONSE" \
+  data.filter_overlong_prompts=True \
+  actor_rollout_ref.model.path="$SFT" \
+  actor_rollout_ref.model.use_remove_padding=True \
+  actor_rollout_ref.actor.optim.lr="$LR" \
+  actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
+  actor_rollout_ref.actor.use_dynamic_bsz=True \
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=$((2 * TOKENS)) \
+  actor_rollout_ref.actor.use_kl_loss=True \
+  actor_rollout_ref.actor.kl_loss_coef="$KL_COEF" \
+  actor_rollout_ref.actor.entropy_coeff=0.0 \
+  actor_rollout_ref.actor.megatron.tensor_model_parallel_size="$TP" \
+  actor_rollout_ref.actor.megatron.pipeline_model_parallel_size="$PP" \
+  actor_rollout_ref.actor.megatron.context_parallel_size="$CP" \
+  actor_rollout_ref.actor.megatron.expert_model_parallel_size="$EP" \
+  actor_rollout_ref.actor.megatron.expert_tensor_parallel_size="$ETP" \
+  actor_rollout_ref.actor.megatron.param_offload="$OFFLOAD" \
+  actor_rollout_ref.actor.megatron.optimizer_offload="$OFFLOAD" \
+  actor_rollout_ref.ref.megatron.tensor_model_parallel_size="$TP" \
+  actor_rollout_ref.ref.megatron.pipeline_model_parallel_size="$PP" \
+  actor_rollout_ref.ref.megatron.context_parallel_size="$CP" \
+  actor_rollout_ref.ref.megatron.expert_model_parallel_size="$EP" \
+  actor_rollout_ref.ref.megatron.expert_tensor_parallel_size="$ETP" \
+  actor_rollout_ref.ref.megatron.param_offload="$OFFLOAD" \
+  actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True \
+  actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
+  actor_rollout_ref.rollout.name=vllm \
+  actor_rollout_ref.rollout.n="$GROUP" \
+  actor_rollout_ref.rollout.tensor_model_parallel_size="$GEN_TP" \
+  actor_rollout_ref.rollout.gpu_memory_utilization=0.6 \
+  actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True \
+  actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
+  trainer.logger='["console","file","tensorboard"]' \
+  trainer.project_name=megatron_grpo \
+  trainer.experiment_name="alpha$ALPHA-$MODE" \
+  trainer.nnodes="$NNODES" \
+  trainer.n_gpus_per_node="$NGPUS" \
+  trainer.val_before_train=True \
+  trainer.total_training_steps="$STEPS" \
+  trainer.total_epochs=1000 \
+  trainer.test_freq=20 \
+  trainer.save_freq=50 \
+  trainer.default_local_dir="$OUT/checkpoints" \
+  "${REJUVENATION[@]}" \
+  "$@"

@@ -1,0 +1,48 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Plans of a verl job, in which errors name the keys of its configuration."""
+
+from ...checkpoint import Plan, plan_fusion, plan_reset, reset_file
+from ...config import FusionConfig
+from ...errors import InputError
+from ...probe.measure import check_inputs
+from .job import MODEL_PATH, Job
+
+RESET_KEY = "rejuvenation.reset."
+SET_KEY = f"{RESET_KEY}set_path"
+
+
+def fusion_of(base_path: str, sft_path: str, fusion: FusionConfig) -> Plan:
+    """`checkpoint.plan_fusion`."""
+    return plan_fusion(
+        base_path,
+        sft_path,
+        fusion,
+        base_key="rejuvenation.base_path",
+        sft_key=MODEL_PATH,
+        fusion_key="rejuvenation.fusion.",
+    )
+
+
+def plan_of(job: Job) -> Plan:
+    """The plan, without reading weights.
+
+    A reset set from a file is in the plan. Neurons that are still to be measured are not: calibration data and
+    architecture are checked.
+
+    Raises:
+        InputError: bad input of any kind that headers, JSON files and calibration data show.
+    """
+    plan = fusion_of(str(job.settings.base_path), job.sft_path, job.settings.fusion)
+    reset = job.settings.reset
+    if plan.adapter and job.settings.mode == "worker":
+        raise InputError(MODEL_PATH, "a full checkpoint", "a LoRA adapter", "set rejuvenation.mode=disk or merge it")
+    if plan.adapter and reset.ratio:
+        raise InputError(MODEL_PATH, "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it first")
+    if reset.set_path:
+        return plan_reset(plan, reset_file.load(reset.set_path, SET_KEY), reset.omega, SET_KEY)
+    if reset.wanted:
+        check_inputs(plan, reset, RESET_KEY)
+        if not reset.calibration:
+            job.prompts.check()
+    return plan

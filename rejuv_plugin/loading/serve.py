@@ -1,0 +1,151 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""While a block runs, loaders that open the SFT checkpoint's weight files read the rejuvenated tensors in them.
+
+All loaders that verl uses open a file with ``safetensors.safe_open``: transformers and mbridge by a name that they
+imported, megatron-bridge by the package's own. That name is replaced while the block runs. A loader that reads another
+way would silently load the SFT checkpoint: so what is read is counted, and `Served.check` raises if something is not.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from .values import Values
+
+# Modules that hold the name: those that are imported by now, and `safetensors` for those that will be.
+_HOLDERS = ("safetensors", "safetensors.torch", "transformers.modeling_utils", "mbridge.core.safetensor_io")
+
+
+class NotRead(RuntimeError):
+    """A loader finished without reading what it was expected to read through `serving`."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What loaders read while a `serving` block ran."""
+
+    files: set[str]
+    """Names of the weight files that they opened."""
+    tensors: set[str]
+    """Names of the fused tensors that they read."""
+
+    def check(self, *, files: Iterable[str] = (), tensors: Iterable[str] = ()) -> None:
+        """Raise `NotRead` unless at least these were opened and read, and some tensor was."""
+        missing = sorted({*files} - self.files) or sorted({*tensors} - self.tensors)
+        if missing or not self.tensors:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise not_read(f"{missing[0]}{more}" if missing else "weights")
+
+
+def not_read(what: str) -> NotRead:
+    """The error for ``what`` a loader did not read."""
+    return NotRead(
+        f"{what}: expected to be read through safetensors.safe_open while the model was built, got a loader that reads "
+        "another way, so this model would be the SFT checkpoint. Fix: use rejuvenation.mode=disk"
+    )
+
+
+@contextmanager
+def serving(values: Values, directory: str | Path) -> Iterator[Served]:
+    """Replace the tensors that are read from a directory's weight files by those of ``values``.
+
+    For this process, not for one thread: nothing else may open that checkpoint meanwhile.
+
+    Args:
+        values: what is read instead; tensors that are not fused stay as they are in the file.
+        directory: the SFT checkpoint, or a copy of it with the same file names.
+
+    Yields:
+        What was read, as it is read; to check when the model is there.
+    """
+    roots = {Path(directory).resolve(), values.plan.sft.root}
+    served = Served(set(), set())
+    running = True
+
+    def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
+        file = original(path, *args, **kwargs)
+        # The directory's links are followed, not the file's: in a hub snapshot a file is a link to a nameless blob.
+        place = Path(path)
+        # A module that was imported while the block ran keeps this function.
+        if not running or place.name not in values.plan.sft.headers or place.parent.resolve() not in roots:
+            return file
+        served.files.add(place.name)
+        return _File(file, values, served, _device(args, kwargs))
+
+    original = safetensors.safe_open
+    holders = [module for name in _HOLDERS if (module := sys.modules.get(name)) and hasattr(module, "safe_open")]
+    try:
+        for module in holders:
+            module.safe_open = opened  # type: ignore[attr-defined]
+        yield served
+    finally:
+        running = False
+        for module in holders:
+            module.safe_open = original  # type: ignore[attr-defined]
+
+
+def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return kwargs.get("device", args[1] if len(args) > 1 else "cpu")
+
+
+class _File:
+    """What `safetensors.safe_open` returns, for one weight file.
+
+    It has the methods that loaders use and no others: one that is missing here is an error, where passing it on would
+    give the SFT checkpoint's values.
+    """
+
+    def __init__(self, file: Any, values: Values, served: Served, device: Any) -> None:
+        self._file, self._values, self._served, self._device = file, values, served, device
+
+    def __enter__(self) -> "_File":
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._file.__exit__(*raised)
+
+    def keys(self) -> list[str]:
+        return list(self._file.keys())
+
+    def offset_keys(self) -> list[str]:
+        return list(self._file.offset_keys())
+
+    def metadata(self) -> dict[str, str] | None:
+        return self._file.metadata()
+
+    def get_tensor(self, name: str) -> torch.Tensor:
+        if name not in self._values.fused:
+            return self._file.get_tensor(name)
+        self._served.tensors.add(name)
+        return self._values.tensor(name).to(self._device)
+
+    def get_tensors(self) -> dict[str, torch.Tensor]:
+        return {name: self.get_tensor(name) for name in self.keys()}
+
+    def get_slice(self, name: str) -> Any:
+        inner = self._file.get_slice(name)
+        return _Slice(self, name, inner) if name in self._values.fused else inner
+
+
+class _Slice:
+    """What ``get_slice`` returns: nothing is read until it is indexed, then the whole tensor is made."""
+
+    def __init__(self, file: _File, name: str, inner: Any) -> None:
+        self._file, self._name, self._inner = file, name, inner
+
+    def get_shape(self) -> list[int]:
+        return self._inner.get_shape()
+
+    def get_dtype(self) -> str:
+        return self._inner.get_dtype()
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._file.get_tensor(self._name)[index]

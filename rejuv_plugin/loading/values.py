@@ -1,0 +1,137 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a plan's output, each made in memory when somebody asks for it."""
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from ..checkpoint.combine import Combine
+from ..checkpoint.headers import BITS
+from ..checkpoint.pieces import ELEMENTS, read_exactly
+from ..checkpoint.plan import Fuse, Plan
+from ..errors import InputError
+from ..ops.drift import Drift
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Pieces that a thread fuses between two visits to the pool's queue.
+_RUN = 16
+
+
+class Values:
+    """The fused and reset tensors of a plan; its methods may be called from several threads.
+
+    Base and SFT checkpoint are read piece by piece into small buffers that are used again and again, so that beside a
+    result there is no second tensor in memory, not even of its files' pages. A context: files are closed at its end.
+    """
+
+    def __init__(self, plan: Plan, workers: int = 1) -> None:
+        """
+        Args:
+            plan: of two full checkpoints.
+            workers: threads that share the pieces of one tensor. They change nothing but the time.
+        """
+        assert plan.adapter is None, "an adapter is no checkpoint that a loader could read"
+        self.plan = plan
+        self.fused: Mapping[str, Fuse] = {operation.name: operation for operation in plan.fused}
+        self.drift: dict[str, tuple[Drift, Drift]] = {}
+        """By the name of a tensor that was asked for, how far from the base the SFT checkpoint is, and the result."""
+        self.failed: Exception | None = None
+        """The first error of `tensor`: loaders tell of an error in words of their own, or go on."""
+        self._combine: dict[str, Combine] = {}
+        self._files: dict[Path, int] = {}
+        self._stack = ExitStack()
+        self._buffers = threading.local()
+        self._lock = threading.Lock()
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
+
+    def __enter__(self) -> "Values":
+        return self
+
+    def __exit__(self, *raised: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stack.close()
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """`make`, and `failed` if that fails."""
+        try:
+            return self.make(name)
+        except Exception as error:
+            self.failed = self.failed or error
+            raise
+
+    def make(self, name: str) -> torch.Tensor:
+        """One tensor of the output, new, on the CPU: the very bits that `checkpoint.write` would write.
+
+        Args:
+            name: of a tensor in `fused`; the others are the SFT checkpoint's own.
+
+        Raises:
+            InputError: named by the tensor; NaN or infinity in what was read, or in the result.
+            OSError: a file cannot be read, or has changed.
+        """
+        operation = self.fused[name]
+        info = operation.sft
+        result = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+        if not info.elements:
+            return result
+        with self._lock:
+            combine = self._combine.setdefault(name, Combine(self.plan, operation))
+        output = memoryview(result.view(-1).view(torch.uint8).numpy())
+        starts = range(0, info.elements, _RUN * ELEMENTS)
+
+        def run(start: int) -> list[tuple[Drift, Drift]]:
+            end = min(start + _RUN * ELEMENTS, info.elements)
+            return [self._piece(operation, combine, i, output) for i in range(start, end, ELEMENTS)]
+
+        moved, fused = Drift(), Drift()
+        # In the order of the elements, so that sums do not depend on the number of workers.
+        for done in self._pool.map(run, starts) if self._pool else map(run, starts):
+            for of_sft, of_output in done:
+                moved, fused = moved + of_sft, fused + of_output
+        if not _finite(moved, fused):
+            raise InputError(
+                name,
+                f"finite weights in {self.plan.base.key} and {self.plan.sft.key}",
+                "NaN or infinity",
+                "check both checkpoints: do they generate text?",
+            )
+        self.drift[name] = moved, fused
+        return result
+
+    def _piece(self, operation: Fuse, combine: Combine, first: int, output: memoryview) -> tuple[Drift, Drift]:
+        info, of_base = operation.sft, operation.base
+        count = min(ELEMENTS, info.elements - first)
+        # Of a grown vocabulary, the last rows have no base: they stay as they are.
+        common = max(0, min(count, operation.common - first))
+        width, base_width = BITS[info.dtype] // 8, BITS[of_base.dtype] // 8
+        base, sft = self._own_buffers()
+        target = output[first * width : (first + count) * width]
+        self._read(self.plan.sft.root / info.file, info.start + first * width, sft[: count * width])
+        self._read(self.plan.base.root / of_base.file, of_base.start + first * base_width, base[: common * base_width])
+        both = common * width
+        target[both:] = sft[both : count * width]
+        if not common:
+            return Drift(), Drift()
+        return combine(first, common, base[: common * base_width], sft[:both], target[:both])
+
+    def _own_buffers(self) -> tuple[memoryview, memoryview]:
+        if not hasattr(self._buffers, "both"):
+            # Room for any dtype. Memory that is never touched, half of it or more, is never taken.
+            self._buffers.both = memoryview(bytearray(8 * ELEMENTS)), memoryview(bytearray(8 * ELEMENTS))
+        return self._buffers.both
+
+    def _read(self, path: Path, start: int, buffer: memoryview) -> None:
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = self._stack.enter_context(path.open("rb", buffering=0)).fileno()
+        read_exactly(self._files[path], start, buffer, path)
+
+
+def _finite(*drifts: Drift) -> bool:
+    total = sum(drift.moved + drift.base for drift in drifts)
+    return total - total == 0.0

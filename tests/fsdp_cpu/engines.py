@@ -1,0 +1,43 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""verl's FSDP engines, to be built on a rank of a `rank_server`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from verl.trainer.config import CheckpointConfig
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.engine import EngineRegistry
+
+
+def build(path: Path, strategy: str, *, model_type: str = "language_model", lr: float = 0.0, **config: Any) -> Any:
+    """A new engine, not initialised, as verl's worker makes it from its configuration.
+
+    Args:
+        path: HF checkpoint.
+        strategy: ``fsdp`` or ``fsdp2``.
+        model_type: or ``value_model``.
+        lr: of the optimizer.
+        config: more of `FSDPEngineConfig`.
+    """
+    model = HFModelConfig(path=str(path), load_tokenizer=False, use_remove_padding=False, override_config=_EAGER)
+    model.model_type = model_type
+    return EngineRegistry.new(
+        model_type,
+        strategy,
+        model_config=model,
+        engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=_FLOAT32, **config),
+        optimizer_config=FSDPOptimizerConfig(lr=lr, weight_decay=0.0, lr_warmup_steps=0, total_training_steps=10),
+        checkpoint_config=CheckpointConfig(),
+    )
+
+
+_EAGER = {"attn_implementation": "eager"}
+_FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+
+
+def exported(engine: Any) -> dict[str, torch.Tensor]:
+    """Copies of all weights by HF name, as the rollout gets them. A collective: every rank gets all of them."""
+    weights, _ = engine.get_per_tensor_param()
+    return {name: tensor.clone() for name, tensor in weights}

@@ -1,0 +1,168 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rejuvenated weights in verl's FSDP engines: the bits of disk mode, at any world size, before and after a step."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import architectures
+import pytest
+import torch
+from checkpoints import weights
+from rank_server import RanksFailed, Server
+from safetensors.torch import save_file
+
+from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.neurons.modules import modules_of
+from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pairs")
+    for variant in ("llama-biases", "qwen2-tied", "qwen3-moe"):
+        for seed, side in enumerate(("base", "sft")):
+            model = architectures.make(variant, seed).to(torch.bfloat16)
+            model.save_pretrained(root / variant / side, max_shard_size="40KB")
+    return root
+
+
+def plan_of(pair: Path):
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(alpha=0.4))
+    modules = modules_of(plan.sft.config, plan.sft.shapes, "--sft")
+    chosen = {m.name: Chosen(m.kind, m.count, tuple(range(0, m.count, 3))) for m in modules}
+    return plan_reset(plan, ResetSet(plan.sft.config["model_type"], chosen), 0.8, "--reset-set")
+
+
+def load_and_step(pair: Path, strategy: str, rejuvenated: bool, options: dict) -> dict:
+    """On a rank: what the engine holds after loading, and after a step of the optimizer with a learning rate of 0."""
+    import torch.distributed as dist
+
+    from fsdp_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    engine = engines.build(pair / "sft", strategy, **options)
+    loaded = load_rejuvenated(engine, plan_of(pair), dist.get_rank()) if rejuvenated else None
+    engine.initialize()
+    found = {"loaded": engines.exported(engine), "read": len(loaded.drift) if loaded else 0}
+    if not options.get("forward_only"):
+        with engine.train_mode():
+            for parameter in engine.module.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            engine.optimizer_step()
+        found["stepped"] = engines.exported(engine)
+    return found if dist.get_rank() == 0 else {"read": found["read"]}
+
+
+def assert_loaded(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """``found`` has another name for a tied head, and the value model none."""
+    assert set(found) - set(expected) <= {"lm_head.weight"}
+    assert set(expected) <= set(found)
+    assert [name for name in expected if not torch.equal(found[name], expected[name].to(dtype))] == []
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+@pytest.mark.parametrize(
+    ("variant", "world", "options"),
+    [
+        ("llama-biases", 1, {}),
+        ("llama-biases", 2, {"param_offload": True, "optimizer_offload": True}),
+        ("llama-biases", 4, {"fsdp_size": 2}),
+        ("qwen2-tied", 2, {}),
+        ("qwen3-moe", 2, {}),
+        ("qwen3-moe", 4, {}),
+    ],
+    ids=str,
+)
+def test_engines_hold_what_disk_mode_writes(
+    server: Server, pairs: Path, tmp_path: Path, strategy: str, variant: str, world: int, options: dict
+) -> None:
+    apply(plan_of(pairs / variant), tmp_path / "output")
+    found = server.run(load_and_step, world, pairs / variant, strategy, True, options)
+    expected = weights(tmp_path / "output")
+    assert_loaded(found[0]["loaded"], expected, torch.float32)
+    # Adam's first step moves by the learning rate, whatever the gradient: nothing else hides in copies of the weights.
+    assert_loaded(found[0]["stepped"], expected, torch.float32)
+    assert found[0]["read"] == len(expected)
+    if variant != "qwen2-tied":
+        # Ranks whose module is an empty shell read nothing.
+        shards = options.get("fsdp_size", world)
+        assert [bool(rank["read"]) for rank in found] == [rank % shards == 0 for rank in range(world)]
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_the_reference_is_either(server: Server, pairs: Path, tmp_path: Path, strategy: str) -> None:
+    """In bfloat16, as verl holds it."""
+    pair = pairs / "llama-biases"
+    apply(plan_of(pair), tmp_path / "output")
+    for rejuvenated, expected in ((True, tmp_path / "output"), (False, pair / "sft")):
+        found = server.run(load_and_step, 2, pair, strategy, rejuvenated, {"forward_only": True})
+        assert_loaded(found[0]["loaded"], weights(expected), torch.bfloat16)
+
+
+def test_a_critic_has_the_rejuvenated_trunk(server: Server, pairs: Path, tmp_path: Path) -> None:
+    pair = pairs / "llama-biases"
+    apply(plan_of(pair), tmp_path / "output")
+    found = server.run(load_and_step, 2, pair, "fsdp2", True, {"model_type": "value_model"})[0]["loaded"]
+    expected = weights(tmp_path / "output")
+    del expected["lm_head.weight"]
+    assert {name for name in found if not name.startswith("score")} == set(expected)
+    assert all(torch.equal(found[name], tensor.float()) for name, tensor in expected.items())
+
+
+def test_a_rank_that_meets_a_nan_names_tensor_and_rank(server: Server, pairs: Path, tmp_path: Path) -> None:
+    pair = tmp_path / "pair"
+    for seed, side in enumerate(("base", "sft")):
+        architectures.make("llama-biases", seed).save_pretrained(pair / side)
+    broken = weights(pair / "base")
+    broken["model.layers.1.mlp.up_proj.weight"][3, 3] = torch.nan
+    save_file(broken, pair / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RanksFailed, match=r"model\.layers\.1\.mlp\.up_proj\.weight: expected finite .*\(rank 0 on "):
+        server.run(load_and_step, 2, pair, "fsdp2", True, {})
+
+
+def settle(directory: Path, lacking: int) -> str:
+    """On a rank: what it raises when one of them has no file."""
+    import torch.distributed as dist
+
+    from rejuv_plugin.errors import InputError
+    from rejuv_plugin.integrations.verl.worker_mode.together import all_or_none
+
+    try:
+        with all_or_none("reading"):
+            if dist.get_rank() == lacking:
+                raise InputError("rejuvenation.base_path", "a directory", f"{directory}", "copy it")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_all_ranks_end_with_the_error_of_one(server: Server, tmp_path: Path) -> None:
+    said = server.run(settle, 3, tmp_path, 1)
+    assert len(set(said)) == 1
+    assert said[0].startswith(f"rejuvenation.base_path: expected a directory, got {tmp_path} (rank 1 on ")
+
+
+def share(names: list[str]) -> list[str]:
+    """On a rank: the names that it reports, where all ranks have all but every third."""
+    import torch.distributed as dist
+
+    from rejuv_plugin.integrations.verl.worker_mode.together import owned
+
+    return owned(names, {name for i, name in enumerate(names) if i % 3 != dist.get_rank()})
+
+
+def test_each_tensor_is_reported_by_one_rank(server: Server) -> None:
+    names = [str(i) for i in range(10)]
+    shared = server.run(share, 3, names)
+    assert sorted(itertools.chain(*shared)) == sorted(names)
+    assert shared[2] == []

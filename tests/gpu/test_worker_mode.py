@@ -1,0 +1,107 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Worker mode on this machine's GPUs, all of them. Skipped where there is none; not run by us yet, for want of one.
+
+Each rank is a process of its own with verl's CUDA platform and NCCL, as verl's workers are.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import architectures
+import pytest
+import ranks
+import torch
+import torch.multiprocessing
+from checkpoints import weights
+
+from rejuv_plugin.checkpoint import Plan, apply, plan_fusion, plan_reset
+from rejuv_plugin.config import FusionConfig, ResetConfig
+from rejuv_plugin.neurons.modules import modules_of
+from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+from rejuv_plugin.probe.dialogue import Example
+from rejuv_plugin.probe.measure import measure_sharded
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that torch can use"),
+]
+
+
+def on_gpus(function: Callable[..., None], *args: Any) -> None:
+    """Call ``function(device, *args)`` on a rank for each GPU; an error of any of them is raised here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = torch.cuda.device_count()
+    torch.multiprocessing.spawn(_rank, (world, port, function, args), nprocs=world)
+
+
+def _rank(rank: int, world: int, port: int, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl", rank=rank, world_size=world)
+    try:
+        function(device, *args)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    for seed, side in enumerate(("base", "sft")):
+        architectures.make("llama-biases", seed).bfloat16().save_pretrained(tmp_path / side)
+    return tmp_path
+
+
+def planned(pair: Path) -> Plan:
+    return plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(alpha=0.4))
+
+
+def load(device: torch.device, pair: Path, strategy: str) -> None:
+    """On a rank: the engine holds what `apply` wrote."""
+    from fsdp_cpu import engines
+
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    plan = planned(pair)
+    modules = modules_of(plan.sft.config, plan.sft.shapes, "--sft")
+    chosen = {m.name: Chosen(m.kind, m.count, tuple(range(0, m.count, 3))) for m in modules}
+    plan = plan_reset(plan, ResetSet("llama", chosen), 0.8, "--reset-set")
+    if torch.distributed.get_rank() == 0:
+        apply(plan, pair / "output")
+    torch.distributed.barrier()
+    engine = engines.build(pair / "sft", strategy)
+    load_rejuvenated(engine, plan, torch.distributed.get_rank())
+    engine.initialize()
+    found = engines.exported(engine)
+    for name, tensor in weights(pair / "output").items():
+        assert torch.equal(found[name].cpu(), tensor.float()), name
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_engines_hold_what_disk_mode_writes(pair: Path, strategy: str) -> None:
+    on_gpus(load, pair, strategy)
+
+
+def search(device: torch.device, pair: Path, settings: ResetConfig, examples: list[Example], on_cpu: ResetSet) -> None:
+    """On a rank: the set differs from the CPU's by neurons next to close cuts at most, and the GPU is free again."""
+    found = measure_sharded(planned(pair), settings, examples, {}, "--", device)
+    differing = sum(len({*found.modules[name].indices} ^ {*c.indices}) for name, c in on_cpu.modules.items())
+    assert differing <= 2 * found.statistics["cuts"]["close"]
+    assert torch.cuda.memory_allocated(device) < 1 << 20
+
+
+def test_neurons_found_on_gpus(pair: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = [tuple(torch.randint(3, 96, (20,), generator=generator).tolist()) for _ in range(5)]
+    examples = [Example(text, tuple(range(8, 20))) for text in texts]
+    settings = ResetConfig(ratio=0.05, calibration="-", positions=2)
+    arguments = (planned(pair), settings, examples, {}, "--")
+    (on_cpu,) = ranks.run(lambda: measure_sharded(*arguments, torch.device("cpu")), 1)
+    on_gpus(search, pair, settings, examples, on_cpu)

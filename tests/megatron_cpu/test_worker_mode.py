@@ -1,0 +1,216 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rejuvenated weights in verl's Megatron engine: the bits of disk mode in any topology, before and after a step."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import weights
+from rank_server import RanksFailed, Server
+from safetensors.torch import load_file, save_file
+
+from megatron_cpu import models
+from megatron_cpu.topology import Topology
+from rejuv_plugin.checkpoint import Plan, apply, plan_fusion, plan_reset
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.integrations.verl.worker_mode.start import Start, headers_digest
+from rejuv_plugin.neurons.modules import modules_of
+from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``<model>-<dtype>/base`` and ``/sft``, each in several files."""
+    root = tmp_path_factory.mktemp("pairs")
+    for name in ("qwen2", "qwen2_tied", "qwen3", "qwen3_moe"):
+        for dtype in ("bfloat16", "float32"):
+            for seed, side in enumerate(("base", "sft")):
+                models.save(root / f"{name}-{dtype}" / side, name, seed=seed, dtype=getattr(torch, dtype))
+    return root
+
+
+def plan_of(pair: Path) -> Plan:
+    """Fusion, and a reset of every third neuron of each module, with a share of the base between none and all."""
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(alpha=0.4))
+    modules = modules_of(plan.sft.config, plan.sft.shapes, "--sft")
+    chosen = {m.name: Chosen(m.kind, m.count, tuple(range(0, m.count, 3))) for m in modules}
+    return plan_reset(plan, ResetSet(plan.sft.config["model_type"], chosen), 0.8, "--reset-set")
+
+
+def _load_and_step(pair: Path, topology: Topology, offload: bool) -> dict:
+    """On a rank: what the engine holds after loading, and after a step of the optimizer with a learning rate of 0."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    engine = engines.build(pair / "sft", topology, offload=offload, lr=0.0, weight_decay=0.0)
+    loaded = load_rejuvenated(engine, plan_of(pair), dist.get_rank())
+    engine.initialize()
+    found = {"read": set(loaded.drift), "loaded": engines.exported(engine)}
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        engine.optimizer_step()
+    return found | {"stepped": engines.exported(engine)}
+
+
+def different(found: dict[str, torch.Tensor], directory: Path) -> list[str]:
+    """Names of tensors that are not the checkpoint's, in the engine's dtype."""
+    expected = weights(directory)
+    assert found.keys() == expected.keys()
+    return [name for name, tensor in found.items() if not torch.equal(tensor, expected[name].to(torch.bfloat16))]
+
+
+@pytest.mark.parametrize(
+    ("model", "topology", "offload"),
+    [
+        ("qwen2-bfloat16", Topology(), False),
+        ("qwen2-float32", Topology(tp=2), False),
+        ("qwen2-bfloat16", Topology(pp=2), True),
+        ("qwen2-bfloat16", Topology(tp=2, pp=2), False),
+        ("qwen2-float32", Topology(pp=2, vpp=2), False),
+        ("qwen2-bfloat16", Topology(dp=2), True),
+        ("qwen2_tied-bfloat16", Topology(pp=2), False),
+        ("qwen2_tied-float32", Topology(tp=2, vanilla=True), False),
+        ("qwen3-bfloat16", Topology(tp=2), True),
+        ("qwen3-bfloat16", Topology(pp=2, vanilla=True), False),
+        ("qwen3_moe-bfloat16", Topology(ep=2), False),
+        ("qwen3_moe-float32", Topology(tp=2, ep=2, etp=1), True),
+        ("qwen3_moe-bfloat16", Topology(tp=2, ep=2, etp=2), False),
+        ("qwen3_moe-bfloat16", Topology(pp=2, ep=2, vanilla=True), False),
+    ],
+    ids=str,
+)
+def test_the_engine_holds_what_disk_mode_writes(
+    server: Server, pairs: Path, tmp_path: Path, model: str, topology: Topology, offload: bool
+) -> None:
+    plan = plan_of(pairs / model)
+    apply(plan, tmp_path / "output")
+    found = server.run(_load_and_step, topology.world, pairs / model, topology, offload)
+    for rank in found:
+        assert different(rank["loaded"], tmp_path / "output") == []
+        # The optimizer copies its own float32 weights back: they have to be the rejuvenated ones, too.
+        assert different(rank["stepped"], tmp_path / "output") == []
+    assert set.union(*(rank["read"] for rank in found)) == {operation.name for operation in plan.fused}
+
+
+def _report(pair: Path, topology: Topology, start: Start) -> dict:
+    """On a rank: what its worker tells the trainer."""
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.worker import Beginning
+
+    beginning = Beginning(start)
+    engine = engines.build(pair / "sft", topology)
+    beginning.watch(engine, "actor")
+    engine.initialize()
+    return beginning.report()
+
+
+@pytest.mark.parametrize("topology", [Topology(tp=2, pp=2), Topology(tp=2, vanilla=True)], ids=str)
+def test_each_tensor_is_reported_once(server: Server, pairs: Path, topology: Topology) -> None:
+    """Of a fusion of one layer alone, too: most ranks then have nothing to read."""
+    pair = pairs / "qwen3-bfloat16"
+    for only in ("*", "model.layers.0.*"):
+        fusion = FusionConfig(alpha=0.4, only_tensors=only)
+        plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
+        start = Start(str(pair / "base"), str(pair / "sft"), fusion, headers_digest(plan), "sft", 1.0, None, None)
+        reports = server.run(_report, topology.world, pair, topology, start)
+        reported = [name for report in reports for name in report["drift"]]
+        assert sorted(reported) == sorted(operation.name for operation in plan.fused)
+
+
+def _actor_and_reference(pair: Path, topology: Topology, rejuvenated: bool) -> tuple[dict, dict]:
+    """On a rank: what both hold, if the actor is rejuvenated and the reference perhaps."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    plan = plan_of(pair)
+    actor = engines.build(pair / "sft", topology)
+    reference = engines.build(pair / "sft", topology, forward_only=True)
+    load_rejuvenated(actor, plan, dist.get_rank())
+    if rejuvenated:
+        load_rejuvenated(reference, plan, dist.get_rank())
+    # verl's order.
+    reference.initialize()
+    actor.initialize()
+    return engines.exported(actor), engines.exported(reference)
+
+
+@pytest.mark.parametrize("rejuvenated", [True, False])
+def test_the_reference_is_either(server: Server, pairs: Path, tmp_path: Path, rejuvenated: bool) -> None:
+    pair = pairs / "qwen2-bfloat16"
+    apply(plan_of(pair), tmp_path / "output")
+    topology = Topology(tp=2)
+    for actor, reference in server.run(_actor_and_reference, topology.world, pair, topology, rejuvenated):
+        assert different(actor, tmp_path / "output") == []
+        assert different(reference, tmp_path / "output" if rejuvenated else pair / "sft") == []
+
+
+def _critic(pair: Path, topology: Topology) -> dict[str, torch.Tensor]:
+    """On a rank: what a critic holds that is started from the rejuvenated checkpoint."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    engine = engines.build(pair / "sft", topology, model_type="value_model")
+    load_rejuvenated(engine, plan_of(pair), dist.get_rank())
+    engine.initialize()
+    return engines.exported(engine)
+
+
+def test_a_critic_has_the_rejuvenated_trunk(server: Server, pairs: Path, tmp_path: Path) -> None:
+    pair = pairs / "qwen2-bfloat16"
+    apply(plan_of(pair), tmp_path / "output")
+    topology = Topology(tp=2)
+    for found in server.run(_critic, topology.world, pair, topology):
+        # Its head has one output, and a value of its own.
+        assert different(found, tmp_path / "output") == ["lm_head.weight"]
+
+
+def _load(pair: Path, topology: Topology, gone: str) -> None:
+    """On a rank: load, after the second rank has lost a file of its own copy."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+
+    own = pair.with_name(f"{pair.name}-{dist.get_rank()}")
+    shutil.copytree(pair, own)
+    plan = plan_of(own)
+    if gone and dist.get_rank() == 1:
+        (own / gone).unlink()
+    engine = engines.build(own / "sft", topology)
+    load_rejuvenated(engine, plan, dist.get_rank())
+    engine.initialize()
+
+
+@pytest.mark.parametrize("topology", [Topology(pp=2), Topology(tp=2), Topology(dp=2)], ids=str)
+def test_all_ranks_end_when_one_lacks_a_file(server: Server, pairs: Path, tmp_path: Path, topology: Topology) -> None:
+    pair = Path(shutil.copytree(pairs / "qwen2-bfloat16", tmp_path / "pair"))
+    last = max(file.name for file in (pair / "base").glob("*.safetensors"))
+    with pytest.raises(RanksFailed) as failed:
+        server.run(_load, topology.world, pair, topology, f"base/{last}")
+    assert set(failed.value.errors) == {0, 1}
+    assert "rank 1 on " in failed.value.errors[1]
+    assert last in failed.value.errors[1]
+
+
+@pytest.mark.parametrize("topology", [Topology(pp=2), Topology(tp=2)], ids=str)
+def test_a_nan_is_told_by_tensor_and_rank(server: Server, pairs: Path, tmp_path: Path, topology: Topology) -> None:
+    pair = Path(shutil.copytree(pairs / "qwen2-bfloat16", tmp_path / "pair"))
+    name = "model.layers.3.mlp.down_proj.weight"
+    for file in (pair / "base").glob("*.safetensors"):
+        tensors = load_file(file)
+        if name in tensors:
+            tensors[name][3, 3] = torch.nan
+            save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(RanksFailed) as failed:
+        server.run(_load, topology.world, pair, topology, "")
+    assert set(failed.value.errors) == {0, 1}
+    assert f"{name}: expected finite weights" in str(failed.value)
+    assert "rank 1 on " in str(failed.value)

@@ -1,0 +1,151 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who loads the SFT checkpoint through `loading.serving` gets, bit for bit, what `rejuv apply` would have written."""
+
+from pathlib import Path
+
+import architectures
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from checkpoints import make_pair, save_model, set_weights, weights
+from transformers import AutoModelForCausalLM
+
+from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
+from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.loading import Values, serving
+from rejuv_plugin.loading.serve import NotRead
+from rejuv_plugin.neurons.modules import modules_of
+from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+
+ALPHA = 0.3
+
+
+def some_reset(plan) -> ResetSet:
+    """Every third neuron of every module but the first."""
+    modules = modules_of(plan.sft.config, plan.sft.shapes, "--sft")[1:]
+    chosen = {m.name: Chosen(m.kind, m.count, tuple(range(0, m.count, 3))) for m in modules}
+    return ResetSet(plan.sft.config["model_type"], chosen)
+
+
+def planned(base: Path, sft: Path, *, reset: bool = True, omega: float = 0.7, **fusion):
+    plan = plan_fusion(str(base), str(sft), FusionConfig(alpha=ALPHA, **fusion))
+    return plan_reset(plan, some_reset(plan), omega, "--reset-set") if reset else plan
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).state_dict()
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert not [name for name in expected if not torch.equal(found[name], expected[name])]
+
+
+@pytest.mark.parametrize("variant", ["qwen2", "qwen2-tied", "llama-biases", "gemma2", "phi3", "qwen3-moe", "mixtral"])
+@pytest.mark.parametrize("shard", ["1GB", "40KB"])
+def test_transformers_builds_the_model_of_the_output(variant: str, shard: str, tmp_path: Path) -> None:
+    for seed, side in enumerate(("base", "sft")):
+        architectures.make(variant, seed).bfloat16().save_pretrained(tmp_path / side, max_shard_size=shard)
+    plan = planned(tmp_path / "base", tmp_path / "sft")
+    apply(plan, tmp_path / "output")
+    before = load(tmp_path / "sft")
+    with Values(plan) as values, serving(values, tmp_path / "sft") as served:
+        found = load(tmp_path / "sft")
+    served.check(files=plan.sft.headers, tensors=values.fused)
+    assert_same(found, load(tmp_path / "output"))
+    assert any(not torch.equal(found[name], before[name]) for name in found)
+    assert_same(load(tmp_path / "sft"), before)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_values_are_the_bytes_of_the_output_and_its_drift(workers: int, tmp_path: Path) -> None:
+    # More than one piece a tensor, with a last one that is not whole.
+    base, sft = make_pair(tmp_path, vocab_size=40_001, hidden_size=64)
+    plan = planned(base, sft)
+    manifest = apply(plan, tmp_path / "output")
+    with Values(plan, workers) as values:
+        found = {name: values.tensor(name) for name in values.fused}
+    assert_same(found, weights(tmp_path / "output"))
+    for side in (0, 1):
+        total = sum((both[side] for both in values.drift.values()), start=type(values.drift["lm_head.weight"][0])())
+        assert total.relative == pytest.approx(
+            manifest["drift_from_base"][("sft", "output")[side]]["relative_l2"], rel=1e-12
+        )
+
+
+def test_rows_that_only_the_sft_checkpoint_has_are_kept(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", 0, vocab_size=64)
+    sft = save_model(tmp_path / "sft", 1, vocab_size=80)
+    plan = planned(base, sft, grown_vocabulary="keep")
+    apply(plan, tmp_path / "output")
+    with Values(plan) as values:
+        assert_same({name: values.tensor(name) for name in values.fused}, weights(tmp_path / "output"))
+
+
+def test_a_copy_of_the_checkpoint_elsewhere_is_served_too_and_another_is_not(tmp_path: Path) -> None:
+    import shutil
+
+    base, sft = make_pair(tmp_path)
+    plan = planned(base, sft)
+    shutil.copytree(sft, tmp_path / "shm")
+    with Values(plan) as values, serving(values, tmp_path / "shm"):
+        found = safetensors.safe_open(tmp_path / "shm" / "model.safetensors", framework="pt")
+        assert torch.equal(found.get_tensor("lm_head.weight"), values.tensor("lm_head.weight"))
+        other = safetensors.safe_open(base / "model.safetensors", framework="pt")
+        assert torch.equal(other.get_tensor("lm_head.weight"), weights(base)["lm_head.weight"])
+
+
+def test_what_is_not_fused_is_read_from_the_file(tmp_path: Path) -> None:
+    base, sft = make_pair(tmp_path)
+    plan = planned(base, sft, reset=False, exclude_tensors="*norm*")
+    with Values(plan) as values, serving(values, sft) as served:
+        file = safetensors.safe_open(sft / "model.safetensors", framework="pt")
+        assert torch.equal(file.get_tensor("model.norm.weight"), weights(sft)["model.norm.weight"])
+        assert file.get_slice("lm_head.weight").get_shape() == [64, 32]
+        assert safetensors.torch.load_file(sft / "model.safetensors").keys() == plan.sft.tensors.keys()
+    assert served.tensors == values.fused.keys()
+
+
+def test_a_loader_that_reads_another_way_is_an_error(tmp_path: Path) -> None:
+    plan = planned(*make_pair(tmp_path), reset=False)
+    with Values(plan) as values, serving(values, plan.sft.root) as served:
+        (plan.sft.root / "model.safetensors").read_bytes()
+        with pytest.raises(NotRead, match=r"^weights: expected to be read through safetensors"):
+            served.check()
+        with pytest.raises(NotRead, match=r"^model\.safetensors: expected"):
+            served.check(files=plan.sft.headers)
+        safetensors.safe_open(plan.sft.root / "model.safetensors", framework="pt").get_tensor("lm_head.weight")
+        served.check(files=plan.sft.headers)
+        with pytest.raises(NotRead, match=r"^model\.embed_tokens\.weight and 25 more: expected to be read"):
+            served.check(tensors=values.fused)
+
+
+def test_not_a_number_is_refused_by_the_name_of_its_tensor(tmp_path: Path) -> None:
+    base, sft = make_pair(tmp_path)
+    tensors = weights(base)
+    tensors["model.norm.weight"][3] = torch.nan
+    set_weights(base, tensors)
+    with (
+        Values(planned(base, sft)) as values,
+        pytest.raises(InputError, match=r"^model\.norm\.weight: expected finite"),
+    ):
+        values.tensor("model.norm.weight")
+
+
+def test_the_name_is_put_back_after_an_error(tmp_path: Path) -> None:
+    import transformers.modeling_utils as holder
+
+    original = safetensors.safe_open
+    plan = planned(*make_pair(tmp_path), reset=False)
+    with Values(plan) as values:
+        served = serving(values, plan.sft.root)
+        served.__enter__()
+        kept_by_a_module_imported_now = safetensors.safe_open
+        assert holder.safe_open is kept_by_a_module_imported_now is not original
+        assert not served.__exit__(KeyError, KeyError(), None)
+    assert holder.safe_open is safetensors.safe_open is original
+    file = kept_by_a_module_imported_now(plan.sft.root / "model.safetensors", framework="pt")
+    assert torch.equal(file.get_tensor("lm_head.weight"), weights(plan.sft.root)["lm_head.weight"])
