@@ -21,7 +21,7 @@ from .reset import plan_reset
 from .source import is_hub_name
 from .stream import Shard
 from .verify import verify
-from .write import ShardWriter, apply, local, prepare, workers
+from .write import ShardWriter, apply, cores, local, prepare, workers
 
 __all__ = [
     "Materialised",
@@ -31,6 +31,7 @@ __all__ = [
     "apply",
     "bars",
     "check_cache",
+    "cores",
     "is_hub_name",
     "local",
     "materialise",

@@ -114,9 +114,14 @@ def write(
         return _fill(directory, plan, inputs, progress, shards or local(workers()))
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def workers() -> int:
     """Threads to use when nobody says how many: the cores that this process may use, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return min(8, cores())
 
 
 def local(count: int) -> ShardWriter:

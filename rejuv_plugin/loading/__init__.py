@@ -10,7 +10,7 @@ parallelism, or ours.
 To read in this order: values, serve.
 """
 
-from .serve import not_read, serving
+from .serve import serving
 from .values import Values
 
-__all__ = ["Values", "not_read", "serving"]
+__all__ = ["Values", "serving"]

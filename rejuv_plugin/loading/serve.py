@@ -4,13 +4,13 @@
 
 All loaders that verl uses open a file with ``safetensors.safe_open``: transformers and mbridge by a name that they
 imported, megatron-bridge by the package's own. That name is replaced while the block runs. A loader that reads another
-way would silently load the SFT checkpoint: so what is read is counted, and `Served.check` raises if something is not.
+way would silently load the SFT checkpoint: so callers compare `Values.drift`, which has what was read, with what they
+expect.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +23,8 @@ from .values import Values
 _HOLDERS = ("safetensors", "safetensors.torch", "transformers.modeling_utils", "mbridge.core.safetensor_io")
 
 
-class NotRead(RuntimeError):
-    """A loader finished without reading what it was expected to read through `serving`."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """What loaders read while a `serving` block ran."""
-
-    files: set[str]
-    """Names of the weight files that they opened."""
-    tensors: set[str]
-    """Names of the fused tensors that they read."""
-
-    def check(self, *, files: Iterable[str] = (), tensors: Iterable[str] = ()) -> None:
-        """Raise `NotRead` unless at least these were opened and read, and some tensor was."""
-        missing = sorted({*files} - self.files) or sorted({*tensors} - self.tensors)
-        if missing or not self.tensors:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise not_read(f"{missing[0]}{more}" if missing else "weights")
-
-
-def not_read(what: str) -> NotRead:
-    """The error for ``what`` a loader did not read."""
-    return NotRead(
-        f"{what}: expected to be read through safetensors.safe_open while the model was built, got a loader that reads "
-        "another way, so this model would be the SFT checkpoint. Fix: use rejuvenation.mode=disk"
-    )
-
-
 @contextmanager
-def serving(values: Values, directory: str | Path) -> Iterator[Served]:
+def serving(values: Values, directory: str | Path) -> Iterator[None]:
     """Replace the tensors that are read from a directory's weight files by those of ``values``.
 
     For this process, not for one thread: nothing else may open that checkpoint meanwhile.
@@ -61,12 +32,8 @@ def serving(values: Values, directory: str | Path) -> Iterator[Served]:
     Args:
         values: what is read instead; tensors that are not fused stay as they are in the file.
         directory: the SFT checkpoint, or a copy of it with the same file names.
-
-    Yields:
-        What was read, as it is read; to check when the model is there.
     """
     roots = {Path(directory).resolve(), values.plan.sft.root}
-    served = Served(set(), set())
     running = True
 
     def opened(path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -76,15 +43,14 @@ def serving(values: Values, directory: str | Path) -> Iterator[Served]:
         # A module that was imported while the block ran keeps this function.
         if not running or place.name not in values.plan.sft.headers or place.parent.resolve() not in roots:
             return file
-        served.files.add(place.name)
-        return _File(file, values, served, _device(args, kwargs))
+        return _File(file, values, _device(args, kwargs))
 
     original = safetensors.safe_open
     holders = [module for name in _HOLDERS if (module := sys.modules.get(name)) and hasattr(module, "safe_open")]
     try:
         for module in holders:
             module.safe_open = opened  # type: ignore[attr-defined]
-        yield served
+        yield
     finally:
         running = False
         for module in holders:
@@ -102,8 +68,8 @@ class _File:
     give the SFT checkpoint's values.
     """
 
-    def __init__(self, file: Any, values: Values, served: Served, device: Any) -> None:
-        self._file, self._values, self._served, self._device = file, values, served, device
+    def __init__(self, file: Any, values: Values, device: Any) -> None:
+        self._file, self._values, self._device = file, values, device
 
     def __enter__(self) -> "_File":
         self._file.__enter__()
@@ -124,7 +90,6 @@ class _File:
     def get_tensor(self, name: str) -> torch.Tensor:
         if name not in self._values.fused:
             return self._file.get_tensor(name)
-        self._served.tensors.add(name)
         return self._values.tensor(name).to(self._device)
 
     def get_tensors(self) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import torch
 
 from ..checkpoint.combine import Combine
@@ -48,12 +49,14 @@ class Values:
         self._stack = ExitStack()
         self._buffers = threading.local()
         self._lock = threading.Lock()
+        self._closed = False
         self._pool = self._stack.enter_context(ThreadPoolExecutor(workers)) if workers > 1 else None
 
     def __enter__(self) -> "Values":
         return self
 
     def __exit__(self, *raised: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._closed = True
         self._stack.close()
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -74,6 +77,9 @@ class Values:
             InputError: named by the tensor; NaN or infinity in what was read, or in the result.
             OSError: a file cannot be read, or has changed.
         """
+        if self._closed:
+            raise ValueError(f"{name}: expected to be read before its files were closed")
+        _check_arithmetic()
         operation = self.fused[name]
         info = operation.sft
         result = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
@@ -130,6 +136,15 @@ class Values:
             if path not in self._files:
                 self._files[path] = self._stack.enter_context(path.open("rb", buffering=0)).fileno()
         read_exactly(self._files[path], start, buffer, path)
+
+
+def _check_arithmetic() -> None:
+    """Somebody else's library may have switched the smallest numbers off in this process: other bits, unsaid."""
+    if np.float32(2.0**-149) * np.float32(1) == 0:
+        raise RuntimeError(
+            "rejuvenation: expected arithmetic as IEEE 754 has it, got a process that flushes subnormal numbers to "
+            "zero. Fix: torch.set_flush_denormal(False), or find the library that was built with -ffast-math"
+        )
 
 
 def _finite(*drifts: Drift) -> bool:

@@ -1,7 +1,8 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The processes that share a probe: how they talk, and how they end together."""
+"""The processes that share a piece of work: how they talk, and how they end together."""
 
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,6 +15,11 @@ from torch import Tensor
 from ..errors import InputError
 
 T = TypeVar("T")
+
+
+def place(rank: int, size: int) -> str:
+    """How errors say where they were."""
+    return f"on rank {rank} of {size}, {socket.gethostname()}"
 
 
 class Ranks:
@@ -96,7 +102,7 @@ class World(Ranks):
         return [value for value, _ in outcomes]  # type: ignore[misc]
 
     def _as_input(self, error: Exception, key: str) -> InputError:
-        where = f"on rank {self.rank} of {self.size}"
+        where = place(self.rank, self.size)
         if isinstance(error, InputError):
             return InputError(error.key, error.expected, f"{error.got} ({where})", error.fix)
         reason = f"{type(error).__name__} {where}: {' '.join(str(error).split())[:200]}"
@@ -105,4 +111,4 @@ class World(Ranks):
             return InputError(
                 key, expected, reason, f"cut examples sooner with {self._key}max_tokens, or use more GPUs"
             )
-        return InputError(key, "a probe that runs on every rank", reason, "see the traceback in that rank's log")
+        return InputError(key, "work that succeeds on every rank", reason, "see the traceback in that rank's log")

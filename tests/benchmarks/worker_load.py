@@ -98,7 +98,7 @@ def _measured(engine: Any, pair: Path, rejuvenated: bool) -> Cost:
         plan = plan_of(pair)
         with Values(plan) as values:
             values.tensor("model.norm.weight")
-        load_rejuvenated(engine, plan, dist.get_rank())
+        load_rejuvenated(engine, plan, f"on rank {dist.get_rank()}")
     first = time.process_time() - began
     name = "_build_megatron_module" if hasattr(engine, "_build_megatron_module") else "_build_module"
     build = getattr(engine, name)

@@ -4,6 +4,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import architectures
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.integrations.verl.worker_mode import coverage
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
 
@@ -51,7 +53,7 @@ def load_and_step(pair: Path, strategy: str, rejuvenated: bool, options: dict) -
     from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
 
     engine = engines.build(pair / "sft", strategy, **options)
-    loaded = load_rejuvenated(engine, plan_of(pair), dist.get_rank()) if rejuvenated else None
+    loaded = load_rejuvenated(engine, plan_of(pair), f"on rank {dist.get_rank()}") if rejuvenated else None
     engine.initialize()
     found = {"loaded": engines.exported(engine), "read": len(loaded.drift) if loaded else 0}
     if not options.get("forward_only"):
@@ -126,43 +128,97 @@ def test_a_rank_that_meets_a_nan_names_tensor_and_rank(server: Server, pairs: Pa
     broken = weights(pair / "base")
     broken["model.layers.1.mlp.up_proj.weight"][3, 3] = torch.nan
     save_file(broken, pair / "base" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RanksFailed, match=r"model\.layers\.1\.mlp\.up_proj\.weight: expected finite .*\(rank 0 on "):
+    with pytest.raises(RanksFailed, match=r"model\.layers\.1\.mlp\.up_proj\.weight: expected finite .*\(on rank 0\)"):
         server.run(load_and_step, 2, pair, "fsdp2", True, {})
 
 
-def settle(directory: Path, lacking: int) -> str:
-    """On a rank: what it raises when one of them has no file."""
+def begin(pair: Path, lacking: int, watched: bool) -> str:
+    """On a rank: what it raises when one of them has other weights than the trainer saw; or how often neurons were
+    looked for by three roles, and what they report."""
     import torch.distributed as dist
 
-    from rejuv_plugin.errors import InputError
-    from rejuv_plugin.integrations.verl.worker_mode.together import all_or_none
+    from fsdp_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode import beginning
+    from rejuv_plugin.integrations.verl.worker_mode.start import Start, fingerprint
 
+    plan = plan_of(pair)
+    seen = fingerprint(plan) if dist.get_rank() != lacking else "another"
+    start = Start(
+        str(pair / "base"), str(pair / "sft"), plan.fusion, seen, "rejuvenated", True, 0.8, plan.reset.chosen, None
+    )
     try:
-        with all_or_none("reading"):
-            if dist.get_rank() == lacking:
-                raise InputError("rejuvenation.base_path", "a directory", f"{directory}", "copy it")
-    except InputError as error:
-        return str(error)
-    return ""
+        workers = {role: beginning.Beginning(start) for role in ("critic", "ref", "actor")}
+        for role, worker in workers.items():
+            engine = engines.build(
+                pair / "sft", "fsdp2", model_type="value_model" if role == "critic" else "language_model"
+            )
+            worker.watch(engine, role)
+            if watched or role != "actor":
+                engine.initialize()
+        reports = [worker.report() for worker in workers.values()]
+    except (ValueError, RuntimeError) as error:
+        return f"{type(error).__name__} {error}"
+    assert {report["digest"] for report in reports} == {plan.reset.chosen.digest}
+    assert beginning.prepare(start) is beginning.prepare(start)
+    return " ".join(str(len(report["drift"])) for report in reports)
 
 
-def test_all_ranks_end_with_the_error_of_one(server: Server, tmp_path: Path) -> None:
-    said = server.run(settle, 3, tmp_path, 1)
+def test_all_ranks_end_with_the_error_of_one(server: Server, pairs: Path) -> None:
+    said = server.run(begin, 3, pairs / "llama-biases", 1, True)
     assert len(set(said)) == 1
-    assert said[0].startswith(f"rejuvenation.base_path: expected a directory, got {tmp_path} (rank 1 on ")
+    assert "expected on every node the checkpoints that the trainer's node has, got others at " in said[0]
+    assert "(on rank 1 of 3, " in said[0]
 
 
-def share(names: list[str]) -> list[str]:
-    """On a rank: the names that it reports, where all ranks have all but every third."""
+def test_each_role_reports_and_a_model_of_other_weights_is_found_out(server: Server, pairs: Path) -> None:
+    pair = pairs / "llama-biases"
+    fused = len(plan_of(pair).fused)
+    # A critic has no use for the head.
+    assert server.run(begin, 2, pair, -1, True) == [f"{fused - 1} {fused} {fused}", "0 0 0"]
+    said = server.run(begin, 2, pair, -1, False)
+    assert len(set(said)) == 1
+    assert said[0].startswith("NotRead ")
+    assert f" and {fused - 1} more: expected to be read through" in said[0]
+    assert "the model of the actor" in said[0]
+
+
+def share(names: list[str]) -> tuple[list[str], list[str]]:
+    """On a rank: the names that it reports, where all ranks have all but every third and nobody the last."""
+    import torch
     import torch.distributed as dist
 
-    from rejuv_plugin.integrations.verl.worker_mode.together import owned
+    from rejuv_plugin.integrations.verl.worker_mode.coverage import shared_out
+    from rejuv_plugin.probe.ranks import World
 
-    return owned(names, {name for i, name in enumerate(names) if i % 3 != dist.get_rank()})
+    mine = {name for i, name in enumerate(names[:-1]) if i % 3 != dist.get_rank()}
+    return shared_out(World(torch.device("cpu"), "--"), names, mine)
 
 
 def test_each_tensor_is_reported_by_one_rank(server: Server) -> None:
     names = [str(i) for i in range(10)]
     shared = server.run(share, 3, names)
-    assert sorted(itertools.chain(*shared)) == sorted(names)
-    assert shared[2] == []
+    assert sorted(itertools.chain(*(owned for owned, _ in shared))) == names[:-1]
+    assert shared[2][0] == []
+    assert [unread for _, unread in shared] == [["9"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "config", "needed"),
+    [
+        ("actor", "model.layers.1.mlp.up_proj.weight", {}, True),
+        ("actor", "model.layers.2.mlp.up_proj.weight", {}, False),  # multi-token prediction
+        ("actor", "model.embed_tokens.weight", {}, True),
+        ("actor", "lm_head.weight", {}, True),
+        ("actor", "lm_head.weight", {"tie_word_embeddings": True}, False),
+        ("critic", "lm_head.weight", {}, False),
+        ("actor", "model.layers.1.self_attn.rotary_emb.inv_freq", {}, False),
+    ],
+)
+def test_what_a_model_is_made_of(pairs: Path, role: str, name: str, config: dict, needed: bool) -> None:
+    plan = plan_of(pairs / "llama-biases")
+    plan = replace(plan, sft=replace(plan.sft, config={"num_hidden_layers": 2, "tie_word_embeddings": False} | config))
+    if not needed:
+        coverage.check(plan, role, [name])
+        return
+    with pytest.raises(coverage.NotRead, match=f"^{name}: expected to be read"):
+        coverage.check(plan, role, [name])

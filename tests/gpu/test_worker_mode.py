@@ -77,7 +77,7 @@ def load(device: torch.device, pair: Path, strategy: str) -> None:
         apply(plan, pair / "output")
     torch.distributed.barrier()
     engine = engines.build(pair / "sft", strategy)
-    load_rejuvenated(engine, plan, torch.distributed.get_rank())
+    load_rejuvenated(engine, plan, f"on rank {torch.distributed.get_rank()}")
     engine.initialize()
     found = engines.exported(engine)
     for name, tensor in weights(pair / "output").items():

@@ -15,7 +15,7 @@ from megatron_cpu import models
 from megatron_cpu.topology import Topology
 from rejuv_plugin.checkpoint import Plan, apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
-from rejuv_plugin.integrations.verl.worker_mode.start import Start, headers_digest
+from rejuv_plugin.integrations.verl.worker_mode.start import Start, fingerprint
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
 
@@ -47,7 +47,7 @@ def _load_and_step(pair: Path, topology: Topology, offload: bool) -> dict:
     from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
 
     engine = engines.build(pair / "sft", topology, offload=offload, lr=0.0, weight_decay=0.0)
-    loaded = load_rejuvenated(engine, plan_of(pair), dist.get_rank())
+    loaded = load_rejuvenated(engine, plan_of(pair), f"on rank {dist.get_rank()}")
     engine.initialize()
     found = {"read": set(loaded.drift), "loaded": engines.exported(engine)}
     with engine.train_mode():
@@ -115,7 +115,7 @@ def test_each_tensor_is_reported_once(server: Server, pairs: Path, topology: Top
     for only in ("*", "model.layers.0.*"):
         fusion = FusionConfig(alpha=0.4, only_tensors=only)
         plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
-        start = Start(str(pair / "base"), str(pair / "sft"), fusion, headers_digest(plan), "sft", 1.0, None, None)
+        start = Start(str(pair / "base"), str(pair / "sft"), fusion, fingerprint(plan), "sft", False, 1.0, None, None)
         reports = server.run(_report, topology.world, pair, topology, start)
         reported = [name for report in reports for name in report["drift"]]
         assert sorted(reported) == sorted(operation.name for operation in plan.fused)
@@ -131,9 +131,9 @@ def _actor_and_reference(pair: Path, topology: Topology, rejuvenated: bool) -> t
     plan = plan_of(pair)
     actor = engines.build(pair / "sft", topology)
     reference = engines.build(pair / "sft", topology, forward_only=True)
-    load_rejuvenated(actor, plan, dist.get_rank())
+    load_rejuvenated(actor, plan, f"on rank {dist.get_rank()}")
     if rejuvenated:
-        load_rejuvenated(reference, plan, dist.get_rank())
+        load_rejuvenated(reference, plan, f"on rank {dist.get_rank()}")
     # verl's order.
     reference.initialize()
     actor.initialize()
@@ -158,7 +158,7 @@ def _critic(pair: Path, topology: Topology) -> dict[str, torch.Tensor]:
     from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
 
     engine = engines.build(pair / "sft", topology, model_type="value_model")
-    load_rejuvenated(engine, plan_of(pair), dist.get_rank())
+    load_rejuvenated(engine, plan_of(pair), f"on rank {dist.get_rank()}")
     engine.initialize()
     return engines.exported(engine)
 
@@ -185,7 +185,7 @@ def _load(pair: Path, topology: Topology, gone: str) -> None:
     if gone and dist.get_rank() == 1:
         (own / gone).unlink()
     engine = engines.build(own / "sft", topology)
-    load_rejuvenated(engine, plan, dist.get_rank())
+    load_rejuvenated(engine, plan, f"on rank {dist.get_rank()}")
     engine.initialize()
 
 
@@ -196,7 +196,7 @@ def test_all_ranks_end_when_one_lacks_a_file(server: Server, pairs: Path, tmp_pa
     with pytest.raises(RanksFailed) as failed:
         server.run(_load, topology.world, pair, topology, f"base/{last}")
     assert set(failed.value.errors) == {0, 1}
-    assert "rank 1 on " in failed.value.errors[1]
+    assert "on rank 1" in failed.value.errors[1]
     assert last in failed.value.errors[1]
 
 
@@ -213,4 +213,4 @@ def test_a_nan_is_told_by_tensor_and_rank(server: Server, pairs: Path, tmp_path:
         server.run(_load, topology.world, pair, topology, "")
     assert set(failed.value.errors) == {0, 1}
     assert f"{name}: expected finite weights" in str(failed.value)
-    assert "rank 1 on " in str(failed.value)
+    assert "on rank 1" in str(failed.value)

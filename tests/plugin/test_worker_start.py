@@ -99,9 +99,14 @@ def test_what_a_worker_class_carries_is_whole_after_the_journey(root: Path) -> N
     assert plan.parameters_reset > 0
 
 
-def test_another_checkpoint_at_the_same_path_on_a_node_is_refused(root: Path) -> None:
+@pytest.mark.parametrize("what", ["configuration", "weights"])
+def test_another_checkpoint_at_the_same_path_on_a_node_is_refused(root: Path, what: str) -> None:
     start = begun(config_of(root))._start
-    edit_json(root / "base" / "config.json", rope_theta=5.0)
+    start.plan()
+    if what == "configuration":
+        edit_json(root / "base" / "config.json", rope_theta=5.0)
+    else:
+        tiny.save_base(root / "base", seed=7)
     with pytest.raises(InputError, match="on every node the checkpoints that the trainer's node has") as caught:
         start.plan()
     assert str(root / "base") in str(caught.value)
@@ -130,7 +135,13 @@ def test_neurons_that_an_earlier_run_found_are_not_looked_for_again(root: Path, 
     assert again._start.chosen.digest == again.keep.digest == found.digest
     # Another setting is another set; and in a checkpoint of this run, another start.
     other = config_of(root, reset=reset | {"positions": 3})
-    assert begun(other)._start.search is not None
+    if kept_in == "cache":
+        assert begun(other)._start.search is not None
+    else:
+        with pytest.raises(
+            InputError, match=r"^rejuvenation\.reset\.positions: expected 2, as in the resumed run, got 3"
+        ):
+            begun(other)
 
 
 def test_a_resumed_run_must_start_from_the_same(root: Path) -> None:

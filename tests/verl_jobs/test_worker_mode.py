@@ -127,5 +127,5 @@ def test_a_rank_that_cannot_load_ends_the_job_with_its_name(models: Path, tmp_pa
     job = Job(tmp_path / "job", models / "sft", models / "data", steps=1)
     job.overrides = [*settings(models), f"rejuvenation.base_path={tmp_path}/base", "trainer.n_gpus_per_node=2"]
     assert job.wait(job.start(), timeout=240) == 1
-    said = r"up_proj\.weight: expected finite weights in .*, got NaN or infinity \(rank [01] on \S+\)\. Fix: "
+    said = r"up_proj\.weight: expected finite weights in .*, got NaN or infinity \(on rank [01] of 2, \S+\)\. Fix: "
     assert re.search(said, job.log)

@@ -11,10 +11,11 @@ from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, materialise, plan_reset
+from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
 from .. import ray_shards
 from . import probe_task, run_record, tripwire
-from .job import Job
+from .job import MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import RESET_KEY, plan_of
 from .progress_lines import ProgressLines
@@ -43,6 +44,7 @@ def apply(job: Job, config: Any) -> Outcome:
         # Before any worker takes the nodes; the cache is on a disk that all of them see.
         shards=ray_shards.over_cluster() if ray_shards.nodes() > 1 else None,
     )
+    _check_finite(result)
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
     entropy = _entropies(found, result, job) if found else {}
@@ -54,6 +56,19 @@ def apply(job: Job, config: Any) -> Outcome:
         "timing_s/rejuvenation_apply": result.seconds,
     }
     return Outcome(result.manifest["key"], job.settings.ref, metrics)
+
+
+def _check_finite(result: Materialised) -> None:
+    """`rejuv apply` writes such weights, as it is told; a job cannot train from them."""
+    drift = result.manifest["drift_from_base"]["output"]
+    if drift["relative_l2"] is None:
+        where = ", ".join(group for group, value in drift["by_group"].items() if value is None)
+        raise InputError(
+            MODEL_PATH,
+            "finite weights in it and in rejuvenation.base_path",
+            f"NaN or infinity in {where}",
+            "check both checkpoints: do they generate text?",
+        )
 
 
 def _find_neurons(plan: Plan, job: Job) -> Found:

@@ -20,7 +20,7 @@ from ...neurons.reset_set import ResetSet
 
 NAME = "rejuvenation_start.json"
 SET_NAME = "rejuvenation_reset_set.json"
-_FIX = (
+FIX = (
     "resume with the settings and inputs that run started with, or start a new one: another trainer.default_local_dir "
     "or trainer.resume_mode=disable"
 )
@@ -41,7 +41,7 @@ def check(config: Any, key: str | None) -> None:
         return
     recorded = _read(folder / NAME)
     if recorded != key:
-        raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), _FIX)
+        raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), FIX)
 
 
 def write(folder: str, key: str | None, reset_set: ResetSet | None = None) -> None:
@@ -65,7 +65,7 @@ def _read(record: Path) -> str | None:
     try:
         return str(json.loads(record.read_text())["key"])
     except (ValueError, LookupError, TypeError):
-        raise InputError(str(record), "a record with a key", "a damaged file", _FIX) from None
+        raise InputError(str(record), "a record with a key", "a damaged file", FIX) from None
 
 
 def _described(key: str | None) -> str:

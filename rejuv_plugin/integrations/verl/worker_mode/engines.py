@@ -9,13 +9,12 @@ weights that were trained: verl loads a resumed run's over them.
 
 import functools
 import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ....checkpoint import Plan, workers
+from ....checkpoint import Plan, cores
 from ....errors import InputError
 from ....loading import Values, serving
 from ....ops.drift import Drift
@@ -32,13 +31,13 @@ class Loaded:
     """Wall time of building the module and loading it."""
 
 
-def load_rejuvenated(engine: Any, plan: Plan, rank: int) -> Loaded:
+def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
     """Let ``engine.initialize()`` load what ``plan`` describes in place of the SFT checkpoint.
 
     Args:
         engine: verl's, constructed and not yet initialised; its model's path is the SFT checkpoint.
         plan: of the fusion, and of the reset if there is one.
-        rank: of this process, for errors.
+        where: this process, for errors; see `probe.ranks.place`.
 
     Returns:
         A record that is filled when the engine is initialised.
@@ -55,17 +54,14 @@ def load_rejuvenated(engine: Any, plan: Plan, rank: int) -> Loaded:
             _check_empty(module)
         else:
             module = None
-            with Values(plan, _threads()) as values, serving(values, engine.model_config.local_path) as served:
+            alone = build == "_build_module" and not _is_tied(engine)
+            with Values(plan, _threads(alone)) as values, serving(values, engine.model_config.local_path):
                 try:
                     module = original(*args, **kwargs)
-                    # transformers reads all of it. A rank of Megatron may well read no tensor that is fused: none is in
-                    # its stage, or another rank sends it what it needs. `Beginning.report` sees that not all are such.
-                    if build == "_build_module":
-                        served.check(files=plan.sft.headers)
                 except Exception as error:
                     values.failed = values.failed or error
             if values.failed:
-                raise _on(rank, values.failed) from values.failed
+                raise _placed(values.failed, where) from values.failed
             loaded.drift = values.drift
         loaded.seconds = time.monotonic() - began
         return module
@@ -74,18 +70,21 @@ def load_rejuvenated(engine: Any, plan: Plan, rank: int) -> Loaded:
     return loaded
 
 
-def _on(rank: int, error: Exception) -> Exception:
+def _placed(error: Exception, where: str) -> Exception:
     """The error with the place where it was: not all ranks meet it, and the others only see that one is gone."""
-    where = f"rank {rank} on {socket.gethostname()}"
     if isinstance(error, InputError):
         return InputError(error.key, error.expected, f"{error.got} ({where})", error.fix)
-    return RuntimeError(f"rejuvenation: loading failed on {where}: {type(error).__name__}: {error}")
+    return RuntimeError(f"rejuvenation: loading failed {where}: {type(error).__name__}: {error}")
 
 
 def _throws_weights_away(engine: Any) -> bool:
     """Whether this rank's module is an empty shell that the first rank of its group fills: verl's own condition
     (FSDPEngine._build_module, get_init_weight_context_manager)."""
-    return not engine.model_config.hf_config.tie_word_embeddings and engine.device_mesh.get_coordinate()[-1] != 0
+    return not _is_tied(engine) and engine.device_mesh.get_coordinate()[-1] != 0
+
+
+def _is_tied(engine: Any) -> bool:
+    return bool(engine.model_config.hf_config.tie_word_embeddings)
 
 
 def _check_empty(module: Any) -> None:
@@ -98,7 +97,8 @@ def _check_empty(module: Any) -> None:
         )
 
 
-def _threads() -> int:
-    """Threads for this rank: its part of the node's cores."""
-    on_node = int(os.environ.get("RAY_LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return max(1, workers() // on_node)
+def _threads(alone: bool) -> int:
+    """Threads for this rank: its part of the node's cores, or all of them if the node's other ranks have nothing to do
+    meanwhile; at most 8, where reading is the limit."""
+    on_node = 1 if alone else int(os.environ.get("RAY_LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(1, min(8, cores() // on_node))

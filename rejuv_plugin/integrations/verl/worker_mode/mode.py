@@ -12,11 +12,12 @@ from typing import Any
 from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
-from ....checkpoint import Plan, plan_reset, reset_file
+from ....checkpoint import Plan, is_hub_name, plan_reset, reset_file
 from ....checkpoint.cache import make_directory, read_inputs_once
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
 from ....checkpoint.stream import Shard, layer_group
+from ....errors import InputError
 from ....neurons.reset_set import ResetSet
 from ....ops.drift import Drift
 from ....probe.cache import set_path
@@ -28,7 +29,7 @@ from ..outcome import Outcome
 from ..planning import RESET_KEY, SET_KEY, plan_of
 from ..progress_lines import ProgressLines
 from ..summary import Summary
-from .start import Search, Start, headers_digest
+from .start import Search, Start, fingerprint
 from .worker import with_start
 
 _CACHE_KEY = "rejuvenation.cache_dir"
@@ -56,11 +57,12 @@ def begin(job: Job, config: Any) -> "WorkerMode":
         else:
             search = Search(reset, examples_of(plan.sft, reset, f"{RESET_KEY}calibration"), digests)
     start = Start(
-        str(job.settings.base_path),
-        job.sft_path,
+        _absolute(str(job.settings.base_path)),
+        _absolute(job.sft_path),
         job.settings.fusion,
-        headers_digest(plan),
+        fingerprint(plan),
         job.settings.ref,
+        job.settings.critic,
         reset.omega,
         plan.reset.chosen if plan.reset else None,
         search,
@@ -74,12 +76,30 @@ def begin(job: Job, config: Any) -> "WorkerMode":
     return WorkerMode(job, config, plan, inputs, start, keep_at)
 
 
+def _absolute(path: str) -> str:
+    """A directory as every process can find it, whatever its own working directory; a hub name stays."""
+    return path if is_hub_name(path) else os.path.abspath(os.path.expanduser(path))
+
+
 def _known_set(config: Any, path: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> ResetSet | None:
-    """The set that an earlier run found: in the checkpoint that is resumed, or in the cache."""
+    """The set that an earlier run found: in the checkpoint that is resumed, or in the cache.
+
+    Raises:
+        InputError: the checkpoint's was found with other settings or data, so its run started from other weights.
+    """
     kept = run_record.kept_set(config)
-    if kept and (dict(kept.settings), dict(kept.inputs)) == (dict(settings), dict(digests)):
-        return kept
-    return reset_file.load(path, _CACHE_KEY) if path.exists() else None
+    if kept is None:
+        return reset_file.load(path, _CACHE_KEY) if path.exists() else None
+    theirs, ours = ({**found, **inputs} for found, inputs in ((kept.settings, kept.inputs), (settings, digests)))
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise InputError(
+                f"{RESET_KEY}{name}",
+                f"{theirs.get(name)!r}, as in the resumed run",
+                repr(ours.get(name)),
+                run_record.FIX,
+            )
+    return kept
 
 
 class WorkerMode(Outcome):
@@ -94,18 +114,24 @@ class WorkerMode(Outcome):
             self.keep = plan.reset.chosen
 
     def workers(self, role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
-        return with_start(role_worker_mapping, self._start, self._job.settings.critic)
+        return with_start(role_worker_mapping, self._start)
 
     def settle(self, trainer: Any) -> None:
         reports = trainer.actor_rollout_wg.rejuvenation_report()
         if self._start.search:
             self._take(reports[0]["set"])
+        for role in ("ref_policy_wg", "critic_wg"):
+            group = getattr(trainer, role, None)
+            if group is not None and group is not trainer.actor_rollout_wg:
+                self._check_same(role, group.rejuvenation_report())
         drift = {name: both for report in reports for name, both in report["drift"].items()}
-        seconds = max(max(report["seconds"].values()) for report in reports)
+        seconds = max(report["seconds"] for report in reports)
         said = manifest(self._plan, self._inputs, {}, [_shard(self._plan, drift)], seconds)
         said["parameters_fused"] = sum(operation.common for operation in self._plan.fused if operation.name in drift)
         self._record(said)
         how = f"loaded by {len(reports)} workers, the slowest in {seconds:.1f} s; start {said['key'][:16]}"
+        if unread := reports[0]["unread"]:
+            how += f"; of no use to the model, and not loaded: {', '.join(unread)}"
         statistics = self._plan.reset.chosen.statistics if self._plan.reset else {}
         entropy = {side: values["mean"] for side, values in (statistics.get("entropy") or {}).items()}
         summary = Summary(self._job, said, how, entropy)
@@ -113,6 +139,14 @@ class WorkerMode(Outcome):
         self.metrics = summary.metrics | {"timing_s/rejuvenation_load": seconds}
         if self._start.search:
             self.metrics["timing_s/rejuvenation_search"] = max(report["search_seconds"] for report in reports)
+
+    def _check_same(self, role: str, reports: Sequence[dict[str, Any]]) -> None:
+        ours = self._plan.reset.chosen.digest if self._plan.reset else None
+        if theirs := {report["digest"] for report in reports} - {ours}:
+            raise RuntimeError(
+                f"rejuvenation: expected the actor's neurons {ours} in {role} too, got {theirs}. Fix: give the set "
+                "that was found, in rejuvenation.cache_dir, as rejuvenation.reset.set_path"
+            )
 
     def _take(self, found: ResetSet) -> None:
         """What the workers found is now part of what this run started from."""

@@ -16,6 +16,8 @@ from ....probe.dialogue import Example
 from ..job import MODEL_PATH
 from ..planning import SET_KEY, fusion_of
 
+_PLACES, _SAMPLE = 16, 4 << 10
+
 
 @dataclass(frozen=True)
 class Search:
@@ -35,23 +37,25 @@ class Start:
     base_path: str
     sft_path: str
     fusion: FusionConfig
-    headers: str
-    """See `headers_digest`: what the trainer saw under the two paths."""
+    fingerprint: str
+    """See `fingerprint`: what the trainer saw under the two paths."""
     ref: str
     """The setting ``rejuvenation.ref``."""
+    critic: bool
+    """The setting ``rejuvenation.critic``."""
     omega: float
     chosen: ResetSet | None
     """The neurons to reset; None: there are none, or the workers find them by ``search``."""
     search: Search | None
 
     def plan(self) -> Plan:
-        """The plan of the fusion, by this node's own files; read from headers alone.
+        """The plan of the fusion, by this node's own files; reads headers, and samples of the weights.
 
         Raises:
             InputError: the files are not here, or not those that the trainer saw.
         """
         plan = fusion_of(self.base_path, self.sft_path, self.fusion)
-        if headers_digest(plan) != self.headers:
+        if fingerprint(plan) != self.fingerprint:
             raise InputError(
                 f"{MODEL_PATH} and rejuvenation.base_path",
                 "on every node the checkpoints that the trainer's node has",
@@ -65,11 +69,19 @@ class Start:
         return plan_reset(plan, chosen, self.omega, SET_KEY) if chosen else plan
 
 
-def headers_digest(plan: Plan) -> str:
-    """Hexadecimal SHA-256 over the headers of all weight files and both config.json: cheap at any size, the same for
-    copies of one checkpoint, and another for another model. It does not look at weights."""
+def fingerprint(plan: Plan) -> str:
+    """Hexadecimal SHA-256 over what tells copies of one checkpoint from another one cheaply, for both sides:
+    config.json, the headers of all weight files, and 64 KiB of each in 16 places. Two states of one model, as two
+    epochs of SFT are, differ in nearly every weight, and so in some of these; damage elsewhere is not seen."""
     content: list[Any] = []
     for side in (plan.base, plan.sft):
         content.append(side.config)
-        content += [[name, hashlib.sha256(header.prefix).hexdigest()] for name, header in side.headers.items()]
+        for name, header in side.headers.items():
+            digest, first = hashlib.sha256(header.prefix), len(header.prefix)
+            last = max(first, header.size - _SAMPLE)
+            with (side.root / name).open("rb") as file:
+                for place in range(_PLACES):
+                    file.seek(first + (last - first) * place // (_PLACES - 1))
+                    digest.update(file.read(_SAMPLE))
+            content.append([name, header.size, digest.hexdigest()])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,63 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the ranks together have read all that their models are made of.
+
+A loader that reads in a way that `loading.serving` does not see gives the SFT checkpoint's weights, and nothing fails:
+so what was read is compared with what each role's model needs.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+from ....checkpoint import Plan
+from ....probe.ranks import Ranks
+
+_HEADS = ("lm_head.weight", "embed_out.weight", "lm_head.bias")
+
+
+class NotRead(RuntimeError):
+    """A role's model was built without reading rejuvenated tensors that it is made of."""
+
+
+def shared_out(ranks: Ranks, names: Sequence[str], mine: Collection[str]) -> tuple[list[str], list[str]]:
+    """Collective. Who reports which tensor, and what nobody has read.
+
+    Args:
+        ranks: all of them.
+        names: all names, in an order that is the same on all ranks.
+        mine: those that this rank has read.
+
+    Returns:
+        Those of ``mine`` that no lower rank has, so that the ranks together have each once; and, the same on all ranks,
+        those of ``names`` that no rank has.
+    """
+    has = bytes(name in mine for name in names)
+    of_all = ranks.gather(has)
+    owned = [n for i, n in enumerate(names) if has[i] and not any(other[i] for other in of_all[: ranks.rank])]
+    return owned, [n for i, n in enumerate(names) if not any(other[i] for other in of_all)]
+
+
+def check(plan: Plan, role: str, unread: Collection[str]) -> None:
+    """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors in ``unread``."""
+    missing = [name for name in unread if _needed(plan, role, name)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise NotRead(
+            f"{missing[0]}{more}: expected to be read through safetensors.safe_open while the model of the {role} was "
+            "built, got a loader that reads another way, so it would be the SFT checkpoint. Fix: use "
+            "rejuvenation.mode=disk"
+        )
+
+
+def _needed(plan: Plan, role: str, name: str) -> bool:
+    config = plan.sft.config
+    text = config.get("text_config") or {}
+    layer = re.search(r"\blayers\.(\d+)\.", name)
+    layers = config.get("num_hidden_layers") or text.get("num_hidden_layers")
+    if layer and layers and int(layer[1]) >= layers:
+        return False  # multi-token prediction: verl loads it on request only
+    if name.endswith(_HEADS):
+        tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+        return not tied and role != "critic"
+    # Loaders compute it, and pass over what old checkpoints have stored.
+    return not name.endswith("rotary_emb.inv_freq")
