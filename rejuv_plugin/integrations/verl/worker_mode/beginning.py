@@ -67,8 +67,9 @@ def _prepare(start: Start) -> Prepared:
 
 
 def _device() -> torch.device:
-    name = get_device_name()
-    return torch.device(name) if name == "cpu" else torch.device(name, int(get_device_id()))
+    number = get_device_id()
+    # Without an accelerator it is "cpu".
+    return torch.device(number) if isinstance(number, str) else torch.device(get_device_name(), number)
 
 
 def _on_each(ranks: Ranks, work: Callable[[], T], key: str) -> T:
