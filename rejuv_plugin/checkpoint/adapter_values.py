@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .adapter import Adapter, LowRank
-from .headers import BITS, TensorInfo
+from .headers import BITS, TORCH_DTYPES, TensorInfo
 from .pieces import read_exactly
 from .plan import Fuse
 
 if TYPE_CHECKING:
     import torch
-
-_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def sft_values(adapter: Adapter, operation: Fuse) -> Callable[[int, int, "torch.Tensor"], "torch.Tensor"]:
@@ -67,4 +65,4 @@ def _read(path: Path, info: TensorInfo, first: int, last: int) -> "torch.Tensor"
     with path.open("rb", buffering=0) as file:
         data = bytearray((last - first) * width)
         read_exactly(file.fileno(), info.start + first * width, data, path)
-    return torch.frombuffer(data, dtype=getattr(torch, _TORCH_DTYPES[info.dtype]))
+    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[info.dtype]))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..ops.drift import Drift
 from .adapter_values import sft_values
-from .headers import BITS
+from .headers import BITS, TORCH_DTYPES
 from .plan import Fuse, Plan
 
 # torch is imported where it is used: most models need it for odd elements at most, and its import takes longer than the
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
 
 _log = logging.getLogger(__name__)
-_TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
 # 192 KiB in float64, so that the temporaries of torch's arithmetic stay in the processor's cache: four times as fast as
 # 32 MiB, on one core. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
@@ -68,13 +67,28 @@ class Combine:
         Args:
             first: of the piece in the tensor.
             count: elements.
-            base: their bytes in the base's dtype.
-            sft: their bytes in the SFT checkpoint's dtype.
+            base: the bytes of the first `common` of them, in the base's dtype.
+            sft: the bytes of all, in the SFT checkpoint's dtype.
             output: overwritten with the result, in the SFT checkpoint's dtype.
 
         Returns:
             Drift from the base, of SFT and of the output.
         """
+        common, width = self.common(first, count), BITS[self._operation.sft.dtype] // 8
+        if common < count:
+            # Of a grown vocabulary, the last rows have no base: they stay as they are.
+            kept = common * width
+            output[kept:] = sft[kept:]
+            sft, output = sft[:kept], output[:kept]
+        return self._fuse(first, common, base, sft, output) if common else (Drift(), Drift())
+
+    def common(self, first: int, count: int) -> int:
+        """How many of the flat elements ``[first, first + count)`` have a base; the first ones."""
+        return max(0, min(count, self._operation.common - first))
+
+    def _fuse(
+        self, first: int, count: int, base: memoryview, sft: memoryview, output: memoryview
+    ) -> tuple[Drift, Drift]:
         if self._kernel:
             base_dtype, dtype = self._views
             arrays = np.frombuffer(base, base_dtype), np.frombuffer(sft, dtype), np.frombuffer(output, dtype)
@@ -144,4 +158,4 @@ def _tensor(data: memoryview, dtype: str, start: int, end: int) -> "torch.Tensor
     import torch
 
     width = BITS[dtype] // 8
-    return torch.frombuffer(data[start * width : end * width], dtype=getattr(torch, _TORCH_DTYPES[dtype]))
+    return torch.frombuffer(data[start * width : end * width], dtype=getattr(torch, TORCH_DTYPES[dtype]))

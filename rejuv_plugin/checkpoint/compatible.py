@@ -59,7 +59,7 @@ def same_checkpoint(base: Checkpoint, sft: Checkpoint, got: str) -> InputError:
 
 def _check_architecture(base: Checkpoint, sft: Checkpoint) -> None:
     entries = [(entry, base.config.get(entry), sft.config.get(entry)) for entry in ("model_type", "architectures")]
-    entries += [(entry, _of_text(base, entry), _of_text(sft, entry)) for entry in _GEOMETRY]
+    entries += [(entry, of_text(base, entry), of_text(sft, entry)) for entry in _GEOMETRY]
     for entry, ours, theirs in entries:
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
@@ -102,7 +102,7 @@ def _is_extra_head(name: str, base: Checkpoint) -> bool:
 
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     """Whether input and output embeddings are one tensor. A flag that config.json leaves out agrees with any."""
-    flags = {side.key: _of_text(side, "tie_word_embeddings") for side in (base, sft)}
+    flags = {side.key: of_text(side, "tie_word_embeddings") for side in (base, sft)}
     for key, flag in flags.items():
         if flag is not None and not isinstance(flag, bool):
             raise InputError(key, "true or false for tie_word_embeddings in config.json", repr(flag), "correct it")
@@ -117,7 +117,7 @@ def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     return stated != {False}
 
 
-def _of_text(checkpoint: Checkpoint, entry: str) -> Any:
+def of_text(checkpoint: Checkpoint, entry: str) -> Any:
     """An entry of config.json about the language model; multimodal ones keep it in their ``text_config``."""
     value = checkpoint.config.get(entry)
     if value is None and isinstance(text := checkpoint.config.get("text_config"), dict):
@@ -175,6 +175,11 @@ def _only_vocabulary(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) 
         _module(name) in _EMBEDDINGS + _HEADS and ours and theirs and ours[1:] == theirs[1:]
         for name, ours, theirs in wrong
     )
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor belongs to the output embedding."""
+    return _module(name) in _HEADS
 
 
 def _module(name: str) -> str:

@@ -19,7 +19,9 @@ from ..errors import InputError
 # The limit of the safetensors library itself: a larger length is a file that is not safetensors.
 MAX_HEADER_BYTES = 100_000_000
 
-FLOATING = frozenset({"F64", "F32", "F16", "BF16"})
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names in torch, which is not imported here, of the floating-point dtypes."""
+FLOATING = frozenset(TORCH_DTYPES)
 BITS = {
     **{"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64},
     **{"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8},

@@ -208,14 +208,10 @@ class _Writer:
         first, count = piece.first // width, length // width
         path = self._base_paths[operation.base.file]
         start = operation.base.start + first * base_width
-        # Of a grown vocabulary, the last rows have no base: they stay as they are.
-        common = max(0, min(count, operation.common - first))
+        combine, output = self._combine[operation.name], output[:length]
+        common = combine.common(first, count)
         base = read_exactly(self._base[operation.base.file], start, base[: common * base_width], path)
-        output, both = output[:length], common * width
-        output[both:] = sft[both:]
-        moved = fused = _NO_DRIFT
-        if common:
-            moved, fused = self._combine[operation.name](first, common, base, sft[:both], output[:both])
+        moved, fused = combine(first, count, base, sft, output)
         self.put(info.start + piece.first, output)
         whole = operation.base.elements == info.elements
         return _Done(piece, digest, hash_piece(base) if whole else b"", hash_piece(output), moved, fused)

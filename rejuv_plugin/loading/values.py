@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from ..checkpoint.combine import Combine
-from ..checkpoint.headers import BITS
+from ..checkpoint.headers import BITS, TORCH_DTYPES
 from ..checkpoint.pieces import ELEMENTS, read_exactly
 from ..checkpoint.plan import Fuse, Plan
 from ..errors import InputError
 from ..ops.drift import Drift
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Pieces that a thread fuses between two visits to the pool's queue.
 _RUN = 16
 
@@ -44,7 +43,6 @@ class Values:
         """By the name of a tensor that was asked for, how far from the base the SFT checkpoint is, and the result."""
         self.failed: Exception | None = None
         """The first error of `tensor`: loaders tell of an error in words of their own, or go on."""
-        self._combine: dict[str, Combine] = {}
         self._files: dict[Path, int] = {}
         self._stack = ExitStack()
         self._buffers = threading.local()
@@ -60,14 +58,6 @@ class Values:
         self._stack.close()
 
     def tensor(self, name: str) -> torch.Tensor:
-        """`make`, and `failed` if that fails."""
-        try:
-            return self.make(name)
-        except Exception as error:
-            self.failed = self.failed or error
-            raise
-
-    def make(self, name: str) -> torch.Tensor:
         """One tensor of the output, new, on the CPU: the very bits that `checkpoint.write` would write.
 
         Args:
@@ -77,16 +67,22 @@ class Values:
             InputError: named by the tensor; NaN or infinity in what was read, or in the result.
             OSError: a file cannot be read, or has changed.
         """
+        try:
+            return self._made(name)
+        except Exception as error:
+            self.failed = self.failed or error
+            raise
+
+    def _made(self, name: str) -> torch.Tensor:
         if self._closed:
             raise ValueError(f"{name}: expected to be read before its files were closed")
         _check_arithmetic()
         operation = self.fused[name]
         info = operation.sft
-        result = torch.empty(info.shape, dtype=_DTYPES[info.dtype])
+        result = torch.empty(info.shape, dtype=getattr(torch, TORCH_DTYPES[info.dtype]))
         if not info.elements:
             return result
-        with self._lock:
-            combine = self._combine.setdefault(name, Combine(self.plan, operation))
+        combine = Combine(self.plan, operation)
         output = memoryview(result.view(-1).view(torch.uint8).numpy())
         starts = range(0, info.elements, _RUN * ELEMENTS)
 
@@ -112,18 +108,13 @@ class Values:
     def _piece(self, operation: Fuse, combine: Combine, first: int, output: memoryview) -> tuple[Drift, Drift]:
         info, of_base = operation.sft, operation.base
         count = min(ELEMENTS, info.elements - first)
-        # Of a grown vocabulary, the last rows have no base: they stay as they are.
-        common = max(0, min(count, operation.common - first))
+        common = combine.common(first, count)
         width, base_width = BITS[info.dtype] // 8, BITS[of_base.dtype] // 8
         base, sft = self._own_buffers()
-        target = output[first * width : (first + count) * width]
-        self._read(self.plan.sft.root / info.file, info.start + first * width, sft[: count * width])
-        self._read(self.plan.base.root / of_base.file, of_base.start + first * base_width, base[: common * base_width])
-        both = common * width
-        target[both:] = sft[both : count * width]
-        if not common:
-            return Drift(), Drift()
-        return combine(first, common, base[: common * base_width], sft[:both], target[:both])
+        base, sft = base[: common * base_width], sft[: count * width]
+        self._read(self.plan.sft.root / info.file, info.start + first * width, sft)
+        self._read(self.plan.base.root / of_base.file, of_base.start + first * base_width, base)
+        return combine(first, count, base, sft, output[first * width : (first + count) * width])
 
     def _own_buffers(self) -> tuple[memoryview, memoryview]:
         if not hasattr(self._buffers, "both"):

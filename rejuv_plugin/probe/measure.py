@@ -185,10 +185,14 @@ def _found(
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     wanted = chosen(modules, settings.include, settings.exclude, f"{key}include")
     base = scan(
-        _loaded(load, plan.base, ranks), examples, plan.base.key, _ticks(progress, "base", len(examples)), ranks
+        ranks.own(lambda: load(plan.base), plan.base.key),
+        examples,
+        plan.base.key,
+        _ticks(progress, "base", len(examples)),
+        ranks,
     )
     seen, tallies = score(
-        _loaded(load, plan.sft, ranks),
+        ranks.own(lambda: load(plan.sft), plan.sft.key),
         architecture_of(plan.sft.config, plan.sft.key),
         modules,
         wanted,
@@ -221,13 +225,6 @@ def _found(
         digests,
         statistics,
     )
-
-
-def _loaded(load: Callable[[Checkpoint], Any], side: Checkpoint, ranks: Ranks) -> Any:
-    models: list[Any] = []
-    ranks.together(lambda: models.append(load(side)), side.key)
-    # Not kept here: it goes when the pass that it is for ends.
-    return models.pop()
 
 
 def _with_usage(found: ResetSet, device: str, seconds: float, peak: int) -> ResetSet:

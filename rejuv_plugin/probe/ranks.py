@@ -53,6 +53,13 @@ class Ranks:
         """
         return [work()]
 
+    def own(self, work: Callable[[], T], key: str) -> T:
+        """As `together`, but each rank gets what its own work returns: for what is too large to be sent around."""
+        found: list[T] = []
+        self.together(lambda: found.append(work()), key)
+        # Not kept here: a model goes when the pass that it is for ends.
+        return found.pop()
+
 
 ALONE = Ranks()
 

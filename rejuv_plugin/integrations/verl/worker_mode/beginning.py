@@ -3,9 +3,8 @@
 """One process's part in the start of a job: what its engines load, and what it tells the trainer."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from verl.utils.device import get_device_id, get_device_name
@@ -20,8 +19,6 @@ from ..progress_lines import ProgressLines
 from . import coverage
 from .engines import Loaded, load_rejuvenated
 from .start import Start
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,14 @@ def prepare(start: Start) -> Prepared:
 
 def _prepare(start: Start) -> Prepared:
     ranks = World(_device(), RESET_KEY)
-    plan = _on_each(ranks, start.plan, MODEL_PATH)
+    plan = ranks.own(start.plan, MODEL_PATH)
     chosen, seconds = start.chosen, 0.0
     if search := start.search:
         began = time.monotonic()
         progress = ProgressLines() if ranks.rank == 0 else None
         chosen = measure_sharded(plan, search.settings, search.examples, search.digests, RESET_KEY, _device(), progress)
         seconds = time.monotonic() - began
-    plan = _on_each(ranks, lambda: start.with_reset(plan, chosen), SET_KEY)
+    plan = ranks.own(lambda: start.with_reset(plan, chosen), SET_KEY)
     return Prepared(start, plan, ranks, seconds)
 
 
@@ -70,13 +67,6 @@ def _device() -> torch.device:
     number = get_device_id()
     # Without an accelerator it is "cpu".
     return torch.device(number) if isinstance(number, str) else torch.device(get_device_name(), number)
-
-
-def _on_each(ranks: Ranks, work: Callable[[], T], key: str) -> T:
-    """Each rank's own result, which is too large to be sent around; or the same error on all."""
-    found: list[T] = []
-    ranks.together(lambda: found.append(work()), key)
-    return found[0]
 
 
 class Beginning:

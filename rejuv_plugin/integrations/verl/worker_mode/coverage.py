@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection, Sequence
 
 from ....checkpoint import Plan
+from ....checkpoint.compatible import is_head, of_text
 from ....probe.ranks import Ranks
-
-_HEADS = ("lm_head.weight", "embed_out.weight", "lm_head.bias")
 
 
 class NotRead(RuntimeError):
@@ -50,14 +49,10 @@ def check(plan: Plan, role: str, unread: Collection[str]) -> None:
 
 
 def _needed(plan: Plan, role: str, name: str) -> bool:
-    config = plan.sft.config
-    text = config.get("text_config") or {}
-    layer = re.search(r"\blayers\.(\d+)\.", name)
-    layers = config.get("num_hidden_layers") or text.get("num_hidden_layers")
+    layer, layers = re.search(r"\blayers\.(\d+)\.", name), of_text(plan.sft, "num_hidden_layers")
     if layer and layers and int(layer[1]) >= layers:
         return False  # multi-token prediction: verl loads it on request only
-    if name.endswith(_HEADS):
-        tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
-        return not tied and role != "critic"
+    if is_head(name):
+        return not of_text(plan.sft, "tie_word_embeddings") and role != "critic"
     # Loaders compute it, and pass over what old checkpoints have stored.
     return not name.endswith("rotary_emb.inv_freq")

@@ -4,7 +4,6 @@
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,6 @@ class WorkerMode(Outcome):
         super().__init__(None if start.search else content_key(plan, inputs), job.settings.ref, {})
         self._job, self._config, self._plan, self._inputs, self._start = job, config, plan, inputs, start
         self._keep_at = keep_at
-        self._began = time.monotonic()
         if keep_at and plan.reset:
             self.keep = plan.reset.chosen
 

@@ -16,10 +16,18 @@ from .beginning import Beginning
 from .start import Start
 
 
-class ActorStart:
-    """Placed before an `ActorRolloutRefWorker`, with ``rejuvenation_start``."""
-
+class _Starts:
     rejuvenation_start: Start
+    _beginning: Beginning
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def rejuvenation_report(self) -> dict[str, Any]:
+        """See `Beginning.report`."""
+        return self._beginning.report()
+
+
+class ActorStart(_Starts):
+    """Placed before an `ActorRolloutRefWorker`, with ``rejuvenation_start``."""
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
@@ -30,31 +38,19 @@ class ActorStart:
         self.ref_worker_cls = partial(self._beginning.worker, self.ref_worker_cls, ref)
         super().init_model()  # type: ignore[misc]
 
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def rejuvenation_report(self) -> dict[str, Any]:
-        """See `Beginning.report`."""
-        return self._beginning.report()
 
-
-class CriticStart:
+class CriticStart(_Starts):
     """Placed before the critic's `TrainingWorker`, with ``rejuvenation_start``.
 
     verl makes the critic first. So it prepares, also where it keeps its own weights: neurons are found before any model
     takes the device's memory.
     """
 
-    rejuvenation_start: Start
-
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def reset(self) -> None:
         self._beginning = Beginning(self.rejuvenation_start)
         self._beginning.watch(self.engine, "critic" if self.rejuvenation_start.critic else None)  # type: ignore[attr-defined]
         super().reset()  # type: ignore[misc]
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def rejuvenation_report(self) -> dict[str, Any]:
-        """See `Beginning.report`."""
-        return self._beginning.report()
 
 
 def with_start(role_worker_mapping: dict[Any, Any], start: Start) -> dict[Any, Any]:
