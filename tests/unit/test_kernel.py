@@ -93,7 +93,7 @@ def test_all_pairs_of_bfloat16_fractions(exponent: int, alpha: float) -> None:
     for apart in (-25, -16, -9, -8, -7, -3, -2, -1, 0, 1, 2, 3, 7, 8, 9, 16, 25):
         if 0 <= exponent + apart < 185:
             # 8 bits: the sign of the SFT's side, and the fraction.
-            base = ((exponent << 7) | (fractions & 127)) << 0
+            base = (exponent << 7) | (fractions & 127)
             sft = ((exponent + apart) << 7) | ((fractions & 128) << 8) | (fractions & 127)
             both = np.repeat(base[:128], 256), np.tile(sft, 128)
             tensors = [torch.from_numpy(side.astype(np.uint16)).view(torch.bfloat16) for side in both]
