@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 # Of a file whose node is lost. An error of ours, such as a full disk, is not tried again.
 _RETRIES = 10
 _THREADS = 2
+_SECONDS_TO_CANCEL = 30.0
 
 
 def connect(key: str) -> None:
@@ -69,6 +70,9 @@ def over_cluster() -> ShardWriter:
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
+            if waiting:
+                # Until they are gone: what one still writes would outlive the directory's removal.
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=_SECONDS_TO_CANCEL)
 
     return write_all
 
