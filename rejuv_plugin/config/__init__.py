@@ -1,0 +1,17 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of one rejuvenation: plain dataclasses, shared by the console command and the Hydra group."""
+
+from .group import RejuvenationConfig, defaults, from_mapping
+from .monitors import MonitorProbeConfig, MonitorsConfig
+from .transform import FusionConfig, ResetConfig
+
+__all__ = [
+    "FusionConfig",
+    "MonitorProbeConfig",
+    "MonitorsConfig",
+    "RejuvenationConfig",
+    "ResetConfig",
+    "defaults",
+    "from_mapping",
+]

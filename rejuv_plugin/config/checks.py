@@ -1,0 +1,20 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What fields of several settings are checked for; errors name the field alone."""
+
+from typing import Any
+
+from ..errors import InputError
+
+
+def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(key, " or ".join(allowed), repr(value), f"use {allowed[0]}")
+
+
+def whole(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            default = type(config).__dataclass_fields__[name].default
+            raise InputError(name, "a whole number above 0", repr(value), f"use {default}")

@@ -1,0 +1,107 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The Hydra group ``rejuvenation``: everything that is set for a job.
+
+Fields, their order and their defaults are the group: `integrations/verl/plugin.py` stores `defaults()`, so a new
+setting is added in one file of this room only.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args, get_type_hints
+
+from ..errors import InputError
+from .checks import one_of
+from .monitors import MonitorsConfig
+from .transform import FusionConfig, ResetConfig
+
+
+@dataclass(frozen=True)
+class RejuvenationConfig:
+    """Everything under the Hydra key ``rejuvenation``."""
+
+    base_path: str | None = None
+    """The base model the SFT checkpoint started from: a directory of safetensors or a hub name."""
+
+    mode: str = "disk"
+    """``disk``: write one new HF checkpoint before the workers start, and train from it. ``worker``: write nothing;
+    each worker loads the same weights where it would have loaded the SFT checkpoint's, for models that fit no single
+    device and clusters without a shared disk."""
+
+    ref: str = "rejuvenated"
+    """What the KL reference is: ``rejuvenated`` (the actor's own start, as in the paper) or ``sft``."""
+
+    critic: bool = False
+    """Start the critic from the rejuvenated checkpoint too. By default it keeps ``critic.model.path``."""
+
+    cache_dir: str | None = None
+    """Where rejuvenated checkpoints are kept, one directory per content; a disk all nodes see. Default:
+    ``<trainer.default_local_dir>/rejuvenated``. In worker mode it holds digests and reset sets alone."""
+
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    reset: ResetConfig = field(default_factory=ResetConfig)
+    monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
+
+    def __post_init__(self) -> None:
+        if not self.base_path:
+            raise InputError(
+                "base_path",
+                "the base model that the SFT checkpoint started from",
+                repr(self.base_path),
+                "set rejuvenation.base_path to a directory or a hub name",
+            )
+        one_of("mode", self.mode, ("disk", "worker"))
+        one_of("ref", self.ref, ("rejuvenated", "sft"))
+
+
+def defaults() -> dict[str, Any]:
+    """The settings a user sees before setting any, as plain nested dicts (``base_path`` is None)."""
+    return {f.name: _default(f) for f in dataclasses.fields(RejuvenationConfig)}
+
+
+def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> RejuvenationConfig:
+    """Build the configuration from nested mappings, as Hydra gives them.
+
+    Raises:
+        InputError: an unknown key, or a value outside its range; named by its dotted key below ``root``.
+    """
+    return _build(RejuvenationConfig, values, root)
+
+
+def _build(cls: Any, values: Any, root: str) -> Any:
+    known = get_type_hints(cls)
+    if not isinstance(values, Mapping):
+        raise InputError(root, f"a group with the keys {', '.join(known)}", repr(values), _FIX_GROUP)
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            fix = f"did you mean {root}.{near[0]}?" if near else f"remove it from {root}"
+            raise InputError(f"{root}.{key}", f"one of the keys {', '.join(known)}", "an unknown key", fix)
+    kwargs = {}
+    for key, value in values.items():
+        hint = known[key]
+        if dataclasses.is_dataclass(hint):
+            kwargs[key] = _build(hint, value, f"{root}.{key}")
+            continue
+        allowed = get_args(hint) or (hint,)
+        # Hydra parses `1` as an int; ranges are the dataclass's own business.
+        if not isinstance(value, (*allowed, int) if float in allowed else allowed):
+            names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+            raise InputError(f"{root}.{key}", names, repr(value), f"give {root}.{key} a {names}")
+        kwargs[key] = value
+    try:
+        return cls(**kwargs)
+    except InputError as error:
+        # The dataclass names its field and does not know where it stands.
+        raise InputError(f"{root}.{error.key}", error.expected, error.got, error.fix) from None
+
+
+def _default(f: dataclasses.Field) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return dataclasses.asdict(f.default_factory())
+    return f.default
+
+
+_FIX_GROUP = "give +rejuvenation=default on the command line, then rejuvenation.base_path=<base model>"

@@ -1,0 +1,78 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the plasticity monitors."""
+
+from dataclasses import dataclass, field
+
+from .checks import whole
+
+
+@dataclass(frozen=True)
+class MonitorProbeConfig:
+    """The fixed set of prompts and responses that some monitors look at now and then."""
+
+    data: str | None = None
+    """Parquet or jsonl file of ``prompt`` and ``response``, or of chat ``messages``, that is not trained on. Default:
+    ``reset.calibration``; without either, the monitors that need it are off, which is said once."""
+
+    examples: int = 16
+    """Of the file, from its beginning."""
+
+    max_tokens: int = 1024
+    """Longer dialogues are cut here."""
+
+    every: int = 10
+    """Steps between two looks."""
+
+    def __post_init__(self) -> None:
+        whole(self, "examples", "max_tokens", "every")
+
+
+@dataclass(frozen=True)
+class MonitorsConfig:
+    """Plasticity monitors. Each can be turned off; none changes training."""
+
+    enabled: bool = True
+    """All of them."""
+
+    tokens: bool = True
+    """Token entropy and top-1 mass of the policy on the batch that it is updated with, every step."""
+
+    gradients: bool = True
+    """Gradient norms by layer, every step."""
+
+    weights: bool = True
+    """Update-to-weight ratio, drift from base and from the start, and the share of weights whose bits changed, every
+    step, on a sample of the weights that go to the rollout."""
+
+    groups: bool = True
+    """Pass rate and share of prompts without an advantage, every step."""
+
+    probe: bool = True
+    """Entropy and top-1 mass on the probe set."""
+
+    neurons: bool = True
+    """ReDo and GraMa scores of the MLP neurons on the probe set."""
+
+    ranks: bool = True
+    """Effective, threshold and stable rank of the residual stream on the probe set."""
+
+    attention: bool = True
+    """Attention entropy of a few queries on the probe set."""
+
+    alarms: bool = True
+    """Rules over these metrics: one line on the console, a metric of 0 or 1, an entry in ``alarms.jsonl``."""
+
+    stop_on_alarm: bool = False
+    """Save a checkpoint and end the run when an alarm is raised."""
+
+    per_layer: bool = False
+    """Log every layer's values too, not only their quantiles. ``plasticity.jsonl`` always has them."""
+
+    sample: int = 4096
+    """Weights of each tensor that ``weights`` looks at; all of a smaller one."""
+
+    probe_set: MonitorProbeConfig = field(default_factory=MonitorProbeConfig)
+
+    def __post_init__(self) -> None:
+        whole(self, "sample")

@@ -1,0 +1,78 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every monitor of the workers is: sums on each rank, values from the sums over all of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+Sums = dict[str, Tensor]
+"""Float64 tensors by name, to be added up over all ranks of the engine. Every rank has the same names and shapes at
+every step; what only one rank knows, or replicas know too, is zero on all others."""
+
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the README's table."""
+
+    name: str
+    """Below ``actor/plasticity/`` or ``training/plasticity/``. Never with ``max`` or ``min`` in it: verl's
+    ``reduce_metrics`` would take that extreme of a list in place of its mean."""
+    meaning: str
+    unit: str
+    """And the range: ``nats, >= 0``."""
+    healthy: str
+    """What to expect of a policy that learns; `no threshold is known` where that is so."""
+    cost: str
+    reduction: str
+    """Over what, and how: ``mean over response tokens``."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Values:
+    """Of one step."""
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    """By metric name. What could not be measured is left out, never a NaN."""
+    layers: dict[str, list[float]] = field(default_factory=dict)
+    """By metric name, one value a decoder layer, in order; NaN where a layer has none."""
+
+    def flat(self) -> dict[str, float]:
+        """All numbers, and for each layered metric its quantiles over layers as ``<name>_layers/q05`` and so on."""
+        found = {name: value for name, value in self.numbers.items() if isfinite(value)}
+        for name, values in self.layers.items():
+            found |= {f"{name}_layers/{key}": value for key, value in quantiles(values).items()}
+        return found
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """Quantiles (linear interpolation) of the finite ones of ``values``; empty if there are none."""
+    finite = [value for value in values if isfinite(value)]
+    return {key: float(np.quantile(finite, q)) for key, q in QUANTILES.items()} if finite else {}
+
+
+class Monitor(ABC):
+    """One switch of ``rejuvenation.monitors``, on one rank of the actor. Never changes what it looks at."""
+
+    name: ClassVar[str]
+    """Of the switch."""
+    catalogue: ClassVar[tuple[Metric, ...]]
+    """Every metric it gives."""
+    every: int = 1
+    """Steps between two measurements."""
+
+    @abstractmethod
+    def sums(self) -> Sums:
+        """This rank's part of what was seen since the last call, which is forgotten. All ranks call it at once."""
+
+    @abstractmethod
+    def values(self, sums: Mapping[str, Tensor]) -> Values:
+        """Metrics from the sums over all ranks. Every rank calls it, with the same."""
