@@ -48,6 +48,9 @@ class MonitorsConfig:
     groups: bool = True
     """Pass rate and share of prompts without an advantage, every step."""
 
+    pass_score: float = 0.5
+    """An answer passes with a score above it: right for scores of 0 and 1, and of -1 and 1."""
+
     probe: bool = True
     """Entropy and top-1 mass on the probe set."""
 

@@ -165,8 +165,8 @@ class Job:
 
 
 def without_timings(metrics: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
-    """The metrics that two runs must share: no seconds, no memory, and nothing that is divided by seconds."""
-    volatile = ("timing", "perf/", "memory")
+    """verl's metrics that two runs must share: no seconds, no memory, and nothing that is divided by seconds."""
+    volatile = ("timing", "perf/", "memory", "/plasticity/")
     return {
         step: {k: v for k, v in row.items() if not any(part in k for part in volatile)} for step, row in metrics.items()
     }

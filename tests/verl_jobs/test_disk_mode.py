@@ -46,7 +46,11 @@ def test_loaded_but_not_asked_for_changes_no_bit(models: Path, without_plugin: J
 
 
 def test_alpha_one_is_the_plain_sft_start(models: Path, without_plugin: Job, tmp_path: Path) -> None:
-    assert_same_run(without_plugin, plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1)).run())
+    """Monitors are on and have seen all of it, and changed nothing."""
+    monitored = plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1)).run()
+    assert_same_run(without_plugin, monitored)
+    assert "is off from step" not in monitored.log
+    assert monitored.metrics[3]["actor/plasticity/update_ratio"] > 0
 
 
 def test_the_run_above_trained_and_synchronised(models: Path, without_plugin: Job) -> None:

@@ -36,7 +36,7 @@ def check(config: Any, key: str | None) -> None:
     Raises:
         InputError: the checkpoint belongs to a run that started from something else.
     """
-    folder = _resumed_from(config.trainer)
+    folder = resumed_from(config.trainer)
     if folder is None:
         return
     recorded = _read(folder / NAME)
@@ -54,7 +54,7 @@ def write(folder: str, key: str | None, reset_set: ResetSet | None = None) -> No
 
 def kept_set(config: Any) -> ResetSet | None:
     """The reset set in the checkpoint that verl is about to resume, if there is one."""
-    folder = _resumed_from(config.trainer)
+    folder = resumed_from(config.trainer)
     path = folder / SET_NAME if folder else None
     return reset_file.load(path, str(path)) if path and path.exists() else None
 
@@ -72,7 +72,7 @@ def _described(key: str | None) -> str:
     return f"a start from rejuvenated checkpoint {key[:16]}" if key else "a start without rejuvenation"
 
 
-def _resumed_from(trainer: Any) -> Path | None:
+def resumed_from(trainer: Any) -> Path | None:
     """The ``global_step_N`` directory that verl's ``_load_checkpoint`` is about to load, if any."""
     if trainer.resume_mode == "resume_path" and trainer.resume_from_path:
         return Path(trainer.resume_from_path).absolute()

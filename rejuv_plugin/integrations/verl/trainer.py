@@ -12,6 +12,7 @@ from typing import Any
 
 from . import run_record
 from .job import Job, job_of
+from .monitors.watch import Watch
 from .outcome import Outcome
 
 
@@ -23,6 +24,7 @@ class RejuvenationMixin:
     """
 
     _rejuvenated: Outcome | None = None
+    _watch: Watch | None = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         job = job_of(config)
@@ -31,17 +33,22 @@ class RejuvenationMixin:
         else:
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
             self._rejuvenated = _begin(job, config)
+            self._watch = Watch(job) if job.settings.monitors.enabled else None
         super().__init__(config, *args, **kwargs)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()  # type: ignore[misc]
         if self._rejuvenated is not None:
             self.role_worker_mapping = self._rejuvenated.workers(self.role_worker_mapping)
+        if self._watch is not None:
+            self.role_worker_mapping = self._watch.workers(self.role_worker_mapping)
 
     def _load_checkpoint(self) -> None:
         if self._rejuvenated is not None:
             self._rejuvenated.settle(self)
         super()._load_checkpoint()  # type: ignore[misc]
+        if self._watch is not None and self.global_steps > 0:
+            self._watch.resume(self, run_record.resumed_from(self.config.trainer))
 
     def on_train_begin(self) -> None:
         super().on_train_begin()  # type: ignore[misc]
@@ -54,7 +61,14 @@ class RejuvenationMixin:
             # Before verl's own files: a checkpoint that can be resumed then always has its record.
             folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
             run_record.write(folder, self._rejuvenated.key, self._rejuvenated.keep)
+            if self._watch is not None:
+                self._watch.save(self, folder)
         super()._save_checkpoint()  # type: ignore[misc]
+
+    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._compute_metrics(batch, metrics, *args, **kwargs)  # type: ignore[misc]
+        if self._watch is not None:
+            self._watch.measure(self, batch, metrics)
 
 
 def _begin(job: Job, config: Any) -> Outcome:

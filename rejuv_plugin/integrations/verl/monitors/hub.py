@@ -1,0 +1,118 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""All monitors of one rank: asked together with those of the other ranks, and turned off together when one fails."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ....monitors.monitor import Monitor, Sums, Values
+
+Maker = Callable[[], Sequence[Monitor]]
+
+
+@dataclass
+class Report:
+    """Of one step, the same on every rank."""
+
+    values: Values = field(default_factory=Values)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a monitor is off from now on, by its name."""
+    seconds: float = 0.0
+
+
+class Hub:
+    """On each rank of the actor. `report` is a collective; a monitor that raises is off on all ranks from then on.
+
+    What cannot be caught: a rank that dies, or stays away from a collective that a monitor runs by itself.
+    """
+
+    def __init__(self, makers: Mapping[str, Maker], device: torch.device | str) -> None:
+        """
+        Args:
+            makers: by switch, what makes its monitors: no collectives. In the same order on all ranks.
+            device: where the process group adds up.
+        """
+        self._device = device
+        self._names = list(makers)
+        self._monitors: dict[str, Sequence[Monitor]] = {}
+        self._off: set[str] = set()
+        self._error: dict[str, str] = {}
+        for name, make in makers.items():
+            found = self._guarded(name, make)
+            self._monitors[name] = found or ()
+
+    def report(self, step: int) -> Report:
+        """What was seen since the last call, over all ranks.
+
+        Args:
+            step: of RL, from 1. Monitors that look every n steps do so at the first one and at multiples of n.
+        """
+        began, report = time.perf_counter(), Report()
+        on = [name for name in self._names if name not in self._off]
+        sums = {name: self._guarded(name, lambda name=name: self._sums(name, step)) for name in on}
+        for name in self._failed(on):
+            report.failed[name] = self._reason(name)
+            self._off.add(name)
+            on.remove(name)
+        together = self._added({(name, key): value for name in on for key, value in (sums[name] or {}).items()})
+        for name in on:
+            found = {key: value for (owner, key), value in together.items() if owner == name}
+            # Every rank has the same sums: what raises here does so on all of them.
+            for values in self._guarded(name, lambda name=name, found=found: self._values(name, found)) or ():
+                report.values.numbers.update(values.numbers)
+                report.values.layers.update(values.layers)
+            if name in self._error:
+                report.failed[name] = self._error[name]
+                self._off.add(name)
+        report.seconds = time.perf_counter() - began
+        return report
+
+    def _sums(self, name: str, step: int) -> Sums:
+        due = [monitor for monitor in self._monitors[name] if step == 1 or step % monitor.every == 0]
+        return {f"{monitor.name}.{key}": value for monitor in due for key, value in monitor.sums().items()}
+
+    def _values(self, name: str, sums: Sums) -> list[Values]:
+        parts = [(monitor, _own(monitor, sums)) for monitor in self._monitors[name]]
+        return [monitor.values(own) for monitor, own in parts if own]
+
+    def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
+        """What ``call`` gives; None, and the error kept, if it raises: no monitor may end a job."""
+        if name in self._error:
+            return None
+        try:
+            return call()
+        except Exception as error:
+            self._error[name] = f"{type(error).__name__}: {error}"
+            return None
+
+    def _failed(self, on: Sequence[str]) -> list[str]:
+        """Those of ``on`` that have failed on any rank."""
+        if not on:
+            return []
+        fine = torch.tensor([name not in self._error for name in on], dtype=torch.int32, device=self._device)
+        dist.all_reduce(fine, op=dist.ReduceOp.MIN)
+        return [name for name, ok in zip(on, fine.tolist(), strict=True) if not ok]
+
+    def _reason(self, name: str) -> str:
+        reasons: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(reasons, self._error.get(name))
+        return next(f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
+
+    def _added(self, parts: Mapping[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
+        """Each tensor's sum over all ranks, float64 on the CPU, in one collective."""
+        if not parts:
+            return {}
+        flat = torch.cat([part.to(self._device, torch.float64).reshape(-1) for part in parts.values()])
+        dist.all_reduce(flat)
+        pieces = flat.cpu().split([part.numel() for part in parts.values()])
+        return {key: piece.view(part.shape) for (key, part), piece in zip(parts.items(), pieces, strict=True)}
+
+
+def _own(monitor: Monitor, sums: Mapping[str, torch.Tensor]) -> Sums:
+    prefix = f"{monitor.name}."
+    return {key.removeprefix(prefix): value for key, value in sums.items() if key.startswith(prefix)}

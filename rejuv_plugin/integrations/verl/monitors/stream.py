@@ -1,0 +1,68 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The weights that an engine streams to the rollout, watched on one rank."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from ....checkpoint.layout import read_checkpoint
+from ....errors import InputError
+from ....monitors import places
+from ....monitors.monitor import Sums
+from ....monitors.weights import WeightsMonitor
+from .layers import number_of_layers
+
+
+class StreamedWeights(WeightsMonitor):
+    """Of one engine. Only its first rank samples; the sums of the others are zero."""
+
+    def __init__(self, engine: Any, sample: int, base_path: str) -> None:
+        super().__init__(number_of_layers(engine), sample, _base(base_path))
+        self._here = dist.get_rank() == 0
+        self._error: Exception | None = None
+        engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
+
+    def _watched(self, stream_of: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(stream_of)
+        def stream(*args: Any, **kwargs: Any) -> Any:
+            weights, peft = stream_of(*args, **kwargs)
+            if peft is not None:
+                self._error = NotImplementedError("a LoRA adapter is streamed, not weights that the base model has too")
+            elif self._here and self._error is None:
+                weights = self.watch(weights)
+            return weights, peft
+
+        return stream
+
+    def _sampled(self, name: str, tensor: Tensor) -> Tensor:
+        try:
+            return super()._sampled(name, tensor)
+        except Exception as error:  # in the middle of verl's own loop, which must go on
+            self._error = self._error or error
+            return tensor.new_empty(0)
+
+    def sums(self) -> Sums:
+        if self._error:
+            raise self._error
+        return super().sums()
+
+
+def _base(path: str) -> Callable[[str, int, Tensor], Tensor | None]:
+    """How to read a sample of the base model; a checkpoint that is not to be had here has no tensor."""
+    try:
+        checkpoint = read_checkpoint(path, "rejuvenation.base_path")
+    except InputError:
+        return lambda name, elements, at: None
+
+    def sampled(name: str, elements: int, at: Tensor) -> Tensor | None:
+        info = checkpoint.tensors.get(name)
+        if info is None or info.elements != elements:
+            return None
+        return places.read(Path(checkpoint.root), info, at)
+
+    return sampled

@@ -1,0 +1,92 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""verl's actor workers with monitors: a mixin that watches the actor's engine once it is built.
+
+A worker class is sent to the nodes by value, with the `Watching` as an attribute.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
+from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from ....config import MonitorsConfig
+from ....monitors.monitor import Monitor
+from .hub import Hub, Maker, Report
+from .stream import StreamedWeights
+
+STATE = "plasticity.safetensors"
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What the workers are told."""
+
+    settings: MonitorsConfig
+    base_path: str
+
+
+class MonitoredActor:
+    """Placed before an `ActorRolloutRefWorker`, with ``plasticity_watching``."""
+
+    plasticity_watching: Watching
+    _hub: Hub | None = None
+    _weights: StreamedWeights | None = None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        super().init_model()  # type: ignore[misc]
+        if self.actor is not None:  # type: ignore[attr-defined]
+            self._hub = Hub(self._makers(self.actor.engine), get_device_name())  # type: ignore[attr-defined]
+
+    def _makers(self, engine: Any) -> dict[str, Maker]:
+        settings = self.plasticity_watching.settings
+        makers: dict[str, Callable[[], Sequence[Monitor]]] = {"weights": partial(self._watched_weights, engine)}
+        return {name: make for name, make in makers.items() if getattr(settings, name)}
+
+    def _watched_weights(self, engine: Any) -> Sequence[Monitor]:
+        watching = self.plasticity_watching
+        self._weights = StreamedWeights(engine, watching.settings.sample, watching.base_path)
+        return (self._weights,)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def plasticity_report(self, step: int) -> Report | None:
+        """See `Hub.report`; None but from the first rank, and from workers without an actor."""
+        report = self._hub.report(step) if self._hub else None
+        return report if dist.get_rank() == 0 else None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def plasticity_save(self, folder: str) -> None:
+        """Keep in a checkpoint's directory, which need not exist, what a resumed run must know of this one's start."""
+        if self._weights and self._weights.start:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            save_file(self._weights.start, Path(folder, STATE))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def plasticity_load(self, folder: str) -> None:
+        """Go on from what `plasticity_save` kept; without it, this run starts here."""
+        path = Path(folder, STATE)
+        if self._weights and path.exists():
+            self._weights.restore(load_file(path))
+
+
+def with_monitors(role_worker_mapping: dict[Any, Any], watching: Watching) -> dict[Any, Any]:
+    """The mapping with every actor's worker class extended; verl's ``role -> Ray actor class``, not changed."""
+    return {role: _extended(actor_class, watching) for role, actor_class in role_worker_mapping.items()}
+
+
+def _extended(actor_class: Any, watching: Watching) -> Any:
+    worker = actor_class.__ray_actor_class__  # the user's class under Ray's wrapper, as verl unwraps it too
+    if not issubclass(worker, ActorRolloutRefWorker):
+        return actor_class
+    # The module is not where the class could be found again, so it travels by value.
+    attributes = {"__module__": __name__, "plasticity_watching": watching}
+    return ray.remote(type(worker.__name__, (MonitoredActor, worker), attributes))

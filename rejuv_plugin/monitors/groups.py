@@ -1,0 +1,63 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the answers to a prompt differ enough to learn from: GRPO compares them with one another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .monitor import Metric
+
+_COST = "one look at the batch's scores"
+_SOURCE = "arXiv 2606.18487: p*(g) = 1 - 2^(-1/g)"
+
+CATALOGUE = (
+    Metric(
+        "pass_rate",
+        "share of answers whose score is above `monitors.pass_score`",
+        "share, 0 to 1",
+        "above pass_rate_floor, and below 1 minus it",
+        _COST,
+        "mean over answers",
+        _SOURCE,
+    ),
+    Metric(
+        "pass_rate_floor",
+        "p*(g): at this pass rate half of the groups of g answers have no pass at all, and below it most",
+        "share, 0 to 1; 0.083 at g = 8",
+        "a constant of the job",
+        "none",
+        "none: of the batch's mean group size",
+        _SOURCE,
+    ),
+    Metric(
+        "zero_advantage_groups",
+        "share of prompts all of whose answers have one score, and so no advantage in GRPO",
+        "share, 0 to 1",
+        "below 0.75 (ours); those prompts cost rollouts and teach nothing",
+        _COST,
+        "share of the prompts with two answers or more",
+        "ours; DAPO filters such groups (arXiv 2503.14476)",
+    ),
+)
+
+
+def signals(scores: Sequence[float], prompts: Sequence[str], pass_score: float) -> dict[str, float]:
+    """Metrics of one batch; empty for an empty one.
+
+    Args:
+        scores: one an answer, as the reward function gave it.
+        prompts: what identifies each answer's prompt.
+        pass_score: an answer passes with a score above it.
+    """
+    if not scores:
+        return {}
+    groups: dict[str, list[float]] = {}
+    for score, prompt in zip(scores, prompts, strict=True):
+        groups.setdefault(prompt, []).append(score)
+    found = {"pass_rate": float(np.mean([score > pass_score for score in scores]))}
+    found["pass_rate_floor"] = 1.0 - 2.0 ** (-len(groups) / len(scores))
+    several = [group for group in groups.values() if len(group) > 1]
+    if several:
+        found["zero_advantage_groups"] = float(np.mean([len(set(group)) == 1 for group in several]))
+    return found

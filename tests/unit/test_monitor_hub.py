@@ -1,0 +1,68 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Monitors of several ranks: added up together, and turned off together."""
+
+from collections.abc import Mapping
+
+import pytest
+import ranks
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rejuv_plugin.integrations.verl.monitors.hub import Hub, Report
+from rejuv_plugin.monitors.monitor import Monitor, Sums, Values
+
+
+class Counting(Monitor):
+    """Fails on ``bad`` from its ``after``-th look on, in `sums` or else in `values`."""
+
+    catalogue = ()
+
+    def __init__(self, name: str, every: int = 1, bad: int | None = None, after: int = 2, where: str = "sums") -> None:
+        self.name, self.every = name, every  # type: ignore[misc]
+        self._bad, self._after, self._where, self._looks = bad, after, where, 0
+
+    def _fail(self, where: str) -> None:
+        if where == self._where and self._bad in (dist.get_rank(), -1) and self._looks >= self._after:
+            raise ValueError("no such thing")
+
+    def sums(self) -> Sums:
+        self._looks += 1
+        self._fail("sums")
+        one = torch.tensor(float(dist.get_rank() + 1), dtype=torch.float64)
+        return {"total": one, "count": torch.ones((), dtype=torch.float64), "layers": one.expand(2, 3)}
+
+    def values(self, sums: Mapping[str, Tensor]) -> Values:
+        self._fail("values")
+        layers = sums["layers"].sum(dim=1).tolist()
+        return Values({self.name: float(sums["total"] / sums["count"])}, {self.name: layers})
+
+
+def three_steps(*made: tuple) -> list[Report]:
+    def broken() -> list[Monitor]:
+        if dist.get_rank() == 1:
+            raise OSError("not here")
+        return []
+
+    makers = {arguments[0]: lambda arguments=arguments: [Counting(*arguments)] for arguments in made}
+    hub = Hub({**makers, "unmakable": broken}, "cpu")
+    return [hub.report(step) for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("where", ["sums", "values"])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_what_fails_on_one_rank_is_off_on_all_and_the_rest_goes_on(world: int, where: str) -> None:
+    bad = world - 1 if where == "sums" else -1
+    found = ranks.run(three_steps, world, ("good",), ("bad", 1, bad, 2, where), ("rare", 2))
+    for rank in range(world):
+        one, two, three = found[rank]
+        mean, total = (world + 1) / 2, world * (world + 1) / 2
+        assert one.values.numbers == {"good": mean, "bad": mean, "rare": mean}
+        assert one.values.layers["good"] == [3 * total, 3 * total]
+        assert two.values.numbers == {"good": mean, "rare": mean}
+        assert three.values.numbers == {"good": mean}, "every second step"
+        assert one.failed == ({} if world == 1 else {"unmakable": "rank 1: OSError: not here"})
+        assert list(two.failed) == ["bad"]
+        assert "ValueError: no such thing" in two.failed["bad"]
+        assert three.failed == {}

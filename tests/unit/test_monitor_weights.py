@@ -1,0 +1,130 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is seen of weights as they stream by, against the whole tensors."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rejuv_plugin.checkpoint.headers import read_header
+from rejuv_plugin.monitors import groups
+from rejuv_plugin.monitors.places import RUN, places, read
+from rejuv_plugin.monitors.weights import WeightsMonitor
+
+SHAPES = {
+    "model.embed_tokens.weight": (50, 16),
+    "model.layers.0.mlp.up_proj.weight": (32, 16),
+    "model.layers.0.input_layernorm.weight": (16,),
+    "model.layers.1.mlp.up_proj.weight": (32, 16),
+    "model.visual.layers.0.weight": (8, 16),
+}
+
+
+def weights(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
+
+
+def flat(weights: dict[str, torch.Tensor], *within: str) -> torch.Tensor:
+    return torch.cat([value.double().reshape(-1) for name, value in weights.items() if any(w in name for w in within)])
+
+
+def measured(monitor: WeightsMonitor, *streams: dict[str, torch.Tensor]) -> dict:
+    for stream in streams:
+        assert [name for name, _ in monitor.watch(stream.items())] == list(stream)
+    values = monitor.values(monitor.sums())
+    return {"numbers": values.numbers, "layers": values.layers}
+
+
+def test_of_whole_tensors_the_numbers_are_exact() -> None:
+    base, first, second, third = (weights(seed) for seed in range(4))
+    monitor = WeightsMonitor(2, 4096, lambda name, elements, at: base[name].reshape(-1)[at].double())
+    found = measured(monitor, first, second)["numbers"]
+    assert found["drift_start"] == pytest.approx(
+        float((flat(second, "") - flat(first, "")).norm() / flat(first, "").norm())
+    )
+    assert "update_ratio" not in found, "nothing was reported before"
+    found = measured(monitor, third)
+    for name, other in {"update_ratio": second, "drift_start": first, "drift_base": base}.items():
+        expected = (flat(third, "") - flat(other, "")).norm() / flat(other, "").norm()
+        assert found["numbers"][name] == pytest.approx(float(expected), rel=1e-12)
+        for layer, value in enumerate(found["layers"][name]):
+            part = f"model.layers.{layer}."
+            expected = (flat(third, part) - flat(other, part)).norm() / flat(other, part).norm()
+            assert value == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_bits_are_counted_in_bfloat16() -> None:
+    before = weights(0)
+    after = {name: value.clone() for name, value in before.items()}
+    after["model.layers.1.mlp.up_proj.weight"][:4] *= 1.5
+    after["model.layers.0.mlp.up_proj.weight"] *= 1 + 1e-6  # below what bfloat16 can hold, but for ties
+    monitor = WeightsMonitor(2, 4096, lambda name, elements, at: None)
+    measured(monitor, before)
+    found = measured(monitor, after)
+    assert found["layers"]["changed_bits"][1] == 4 / 32
+    assert found["layers"]["changed_bits"][0] < 0.01
+    assert found["numbers"]["changed_bits"] == pytest.approx(64 / sum(v.numel() for v in before.values()), abs=0.003)
+    assert "drift_base" not in found["numbers"]
+
+
+def test_a_sample_estimates_the_whole() -> None:
+    generator = torch.Generator().manual_seed(5)
+    one, two = (torch.randn(400, 500, generator=generator) for _ in range(2))
+    monitor = WeightsMonitor(1, 4096, lambda name, elements, at: None)
+    name = "model.layers.0.mlp.up_proj.weight"
+    measured(monitor, {name: one})
+    found = measured(monitor, {name: one + 0.01 * two})["numbers"]["update_ratio"]
+    # Of normal numbers: sqrt((3 - 1) / (4 * 4096)) is 1.1 % for each of the two norms.
+    assert found == pytest.approx(float((0.01 * two).norm() / one.norm()), rel=0.05)
+
+
+def test_a_stream_that_breaks_off_was_not_seen() -> None:
+    monitor = WeightsMonitor(2, 64, lambda name, elements, at: None)
+    measured(monitor, weights(0))
+    stream = monitor.watch(weights(1).items())
+    next(stream)
+    stream.close()
+    assert measured(monitor)["numbers"]["drift_start"] == 0
+
+
+def test_a_resumed_run_keeps_its_start() -> None:
+    first, second, third = (weights(seed, torch.bfloat16) for seed in range(3))
+    whole, resumed = (WeightsMonitor(2, 4096, lambda name, elements, at: None) for _ in range(2))
+    measured(whole, first)
+    resumed.restore(whole.start)
+    expected = measured(whole, second, third)["numbers"]["drift_start"]
+    assert measured(resumed, second, third)["numbers"]["drift_start"] == expected > 0
+
+
+def test_places_are_drawn_by_name_in_runs() -> None:
+    assert places("a", 100, 4096).tolist() == list(range(100))
+    drawn = places("a", 10_000_000, 4096)
+    assert torch.equal(drawn, places("a", 10_000_000, 4096))
+    assert not torch.equal(drawn, places("b", 10_000_000, 4096))
+    assert len(drawn) == len(drawn.unique()) == 4096
+    assert (drawn.view(-1, RUN).diff() == 1).all()
+    assert drawn[-1] < 10_000_000
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("sample", [64, 128, 4096])
+def test_places_are_read_from_a_file(tmp_path: Path, dtype: torch.dtype, sample: int) -> None:
+    tensor = torch.randn(30, 50).to(dtype)
+    save_file({"before": torch.ones(3), "w": tensor}, tmp_path / "model.safetensors")
+    info = read_header(tmp_path / "model.safetensors", "--base").tensors["w"]
+    at = places("w", 1500, sample)
+    assert torch.equal(read(tmp_path, info, at), tensor.reshape(-1)[at].double())
+
+
+def test_groups() -> None:
+    prompts = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+    found = groups.signals([1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0], prompts, 0.5)
+    assert found["pass_rate"] == 5 / 12
+    assert found["zero_advantage_groups"] == 2 / 3
+    # (1 - p) ** 4 is a half: that often nobody of four passes.
+    assert (1 - found["pass_rate_floor"]) ** 4 == pytest.approx(0.5)
+    assert groups.signals([-1.0, 1.0], ["a", "b"], 0.5).keys() == {"pass_rate", "pass_rate_floor"}
+    assert groups.signals([], [], 0.5) == {}
