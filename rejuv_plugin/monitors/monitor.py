@@ -45,11 +45,17 @@ class Values:
     layers: dict[str, list[float]] = field(default_factory=dict)
     """By metric name, one value a decoder layer, in order; NaN where a layer has none."""
 
-    def flat(self) -> dict[str, float]:
-        """All numbers, and for each layered metric its quantiles over layers as ``<name>_layers/q05`` and so on."""
+    def flat(self, *, each: bool = False) -> dict[str, float]:
+        """All numbers, and for each layered metric its quantiles over layers as ``<name>_layers/q05`` and so on.
+
+        Args:
+            each: every layer's value too, as ``<name>_layers/003``.
+        """
         found = {name: value for name, value in self.numbers.items() if isfinite(value)}
         for name, values in self.layers.items():
             found |= {f"{name}_layers/{key}": value for key, value in quantiles(values).items()}
+            if each:
+                found |= {f"{name}_layers/{i:03}": value for i, value in enumerate(values) if isfinite(value)}
         return found
 
 

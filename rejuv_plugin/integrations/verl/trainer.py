@@ -33,7 +33,7 @@ class RejuvenationMixin:
         else:
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
             self._rejuvenated = _begin(job, config)
-            self._watch = Watch(job) if job.settings.monitors.enabled else None
+            self._watch = Watch(job, config) if job.settings.monitors.enabled else None
         super().__init__(config, *args, **kwargs)
 
     def _init_resource_pool_mgr(self) -> None:
@@ -47,8 +47,9 @@ class RejuvenationMixin:
         if self._rejuvenated is not None:
             self._rejuvenated.settle(self)
         super()._load_checkpoint()  # type: ignore[misc]
-        if self._watch is not None and self.global_steps > 0:
-            self._watch.resume(self, run_record.resumed_from(self.config.trainer))
+        if self._watch is not None:
+            loaded = run_record.resumed_from(self.config.trainer) if self.global_steps > 0 else None
+            self._watch.begin(self, loaded)
 
     def on_train_begin(self) -> None:
         super().on_train_begin()  # type: ignore[misc]
@@ -67,8 +68,16 @@ class RejuvenationMixin:
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)  # type: ignore[misc]
-        if self._watch is not None:
-            self._watch.measure(self, batch, metrics)
+        if self._watch is not None and self._watch.measure(self, batch, metrics):
+            self._end_here()
+
+    def _end_here(self) -> None:
+        """Save, and let verl's loop find that this step was the last."""
+        frequency = self.config.trainer.save_freq
+        if not (frequency > 0 and self.global_steps % frequency == 0):
+            self._save_checkpoint()
+        self.total_training_steps = self.global_steps
+        print(f"rejuvenation: the run ends after step {self.global_steps}, as an alarm was raised", flush=True)
 
 
 def _begin(job: Job, config: Any) -> Outcome:

@@ -5,6 +5,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,20 +32,20 @@ class Hub:
     What cannot be caught: a rank that dies, or stays away from a collective that a monitor runs by itself.
     """
 
-    def __init__(self, makers: Mapping[str, Maker], device: torch.device | str) -> None:
+    def __init__(self, makers: Mapping[tuple[str, ...], Maker], device: torch.device | str) -> None:
         """
         Args:
-            makers: by switch, what makes its monitors: no collectives. In the same order on all ranks.
+            makers: what makes monitors, without a collective, by their names in order. The same on all ranks.
             device: where the process group adds up.
         """
         self._device = device
-        self._names = list(makers)
-        self._monitors: dict[str, Sequence[Monitor]] = {}
-        self._off: set[str] = set()
         self._error: dict[str, str] = {}
-        for name, make in makers.items():
-            found = self._guarded(name, make)
-            self._monitors[name] = found or ()
+        self._off: set[str] = set()
+        self._monitors: dict[str, Monitor] = {}
+        self._names = [name for names in makers for name in names]
+        for names, make in makers.items():
+            made = self._guarded(names, make)
+            self._monitors |= dict(zip(names, made, strict=True)) if made else {}
 
     def report(self, step: int) -> Report:
         """What was seen since the last call, over all ranks.
@@ -54,40 +55,36 @@ class Hub:
         """
         began, report = time.perf_counter(), Report()
         on = [name for name in self._names if name not in self._off]
-        sums = {name: self._guarded(name, lambda name=name: self._sums(name, step)) for name in on}
+        sums = {name: self._guarded([name], partial(self._sums, name, step)) for name in on}
         for name in self._failed(on):
             report.failed[name] = self._reason(name)
-            self._off.add(name)
             on.remove(name)
-        together = self._added({(name, key): value for name in on for key, value in (sums[name] or {}).items()})
+        together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
         for name in on:
-            found = {key: value for (owner, key), value in together.items() if owner == name}
+            found = {key: part for (owner, key), part in together.items() if owner == name}
             # Every rank has the same sums: what raises here does so on all of them.
-            for values in self._guarded(name, lambda name=name, found=found: self._values(name, found)) or ():
+            values = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
+            if values:
                 report.values.numbers.update(values.numbers)
                 report.values.layers.update(values.layers)
             if name in self._error:
                 report.failed[name] = self._error[name]
-                self._off.add(name)
+        self._off |= report.failed.keys()
         report.seconds = time.perf_counter() - began
         return report
 
     def _sums(self, name: str, step: int) -> Sums:
-        due = [monitor for monitor in self._monitors[name] if step == 1 or step % monitor.every == 0]
-        return {f"{monitor.name}.{key}": value for monitor in due for key, value in monitor.sums().items()}
+        monitor = self._monitors[name]
+        return monitor.sums() if step == 1 or step % monitor.every == 0 else {}
 
-    def _values(self, name: str, sums: Sums) -> list[Values]:
-        parts = [(monitor, _own(monitor, sums)) for monitor in self._monitors[name]]
-        return [monitor.values(own) for monitor, own in parts if own]
-
-    def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
-        """What ``call`` gives; None, and the error kept, if it raises: no monitor may end a job."""
-        if name in self._error:
+    def _guarded(self, names: Sequence[str], call: Callable[[], Any]) -> Any:
+        """What ``call`` gives; None, and the error kept by ``names``, if it raises: no monitor may end a job."""
+        if any(name in self._error for name in names):
             return None
         try:
             return call()
         except Exception as error:
-            self._error[name] = f"{type(error).__name__}: {error}"
+            self._error |= dict.fromkeys(names, f"{type(error).__name__}: {error}")
             return None
 
     def _failed(self, on: Sequence[str]) -> list[str]:
@@ -111,8 +108,3 @@ class Hub:
         dist.all_reduce(flat)
         pieces = flat.cpu().split([part.numel() for part in parts.values()])
         return {key: piece.view(part.shape) for (key, part), piece in zip(parts.items(), pieces, strict=True)}
-
-
-def _own(monitor: Monitor, sums: Mapping[str, torch.Tensor]) -> Sums:
-    prefix = f"{monitor.name}."
-    return {key.removeprefix(prefix): value for key, value in sums.items() if key.startswith(prefix)}

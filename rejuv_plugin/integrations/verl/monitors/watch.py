@@ -5,7 +5,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +13,91 @@ import transfer_queue
 
 from ....checkpoint.small_file import write_text
 from ....monitors import groups
+from ....monitors.alarms import Alarms
+from ....monitors.history import ALARMS, PLASTICITY, History, step_record
 from ....monitors.monitor import Values
+from ....probe.dialogue import Example
 from ..job import Job
+from .probe_set import probe_set_of
 from .worker import Watching, with_monitors
 
+ACTOR, TRAINER = "actor/plasticity/", "training/plasticity/"
 STATE = "plasticity.json"
-_ACTOR, _TRAINER = "actor/plasticity/", "training/plasticity/"
 _VERLS_OWN = (
     *("critic/score/mean", "critic/rewards/mean", "val-core/", "val-aux/", "actor/entropy", "actor/grad_norm"),
     *("actor/lr", "actor/ppo_kl", "actor/kl_loss", "response_length/mean", "num_turns/mean", "timing_s/step"),
 )
-"""Metrics of verl that belong into the same picture, by prefix."""
+"""Metrics of verl, by prefix, that belong into the same picture."""
 
 
 class Watch:
-    """Of one job. A failure in here ends the monitors, never the job."""
+    """Of one job. What fails in here ends the monitors, never the job."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, config: Any) -> None:
+        """Reads the probe set.
+
+        Raises:
+            InputError: what is wrong with it.
+        """
         self._settings = job.settings.monitors
         self._base_path = str(job.settings.base_path)
-        self._off = False
+        self._examples: Sequence[Example] = probe_set_of(job)
+        self._directory = Path(os.path.abspath(os.path.expanduser(config.trainer.default_local_dir)))
+        self._alarms = Alarms() if self._settings.alarms else None
         self._entropy_at_start: float | None = None
+        self._steps: History | None = None
+        self._raised: History | None = None
+        self._off = False
 
     def workers(self, role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
         """verl's ``role -> Ray actor class``, with monitors; the argument is not changed."""
-        base = self._base_path
-        base = os.path.abspath(os.path.expanduser(base)) if os.path.isdir(os.path.expanduser(base)) else base
-        return with_monitors(role_worker_mapping, Watching(self._settings, base))
+        base = os.path.expanduser(self._base_path)
+        base = os.path.abspath(base) if os.path.isdir(base) else self._base_path
+        return with_monitors(role_worker_mapping, Watching(self._settings, base, tuple(self._examples)))
 
-    def resume(self, trainer: Any, folder: Path | None) -> None:
-        """Go on from a checkpoint's ``folder``, if one was loaded."""
-        if folder is None:
-            return
-        trainer.actor_rollout_wg.plasticity_load(str(folder))
-        state = folder / STATE
-        if state.exists():
-            self._entropy_at_start = json.loads(state.read_text())["entropy_at_start"]
+    def begin(self, trainer: Any, folder: Path | None) -> None:
+        """Called when all is loaded: from a checkpoint's ``folder``, or None in a new run."""
+        if folder is not None:
+            trainer.actor_rollout_wg.plasticity_load(str(folder))
+            if (folder / STATE).exists():
+                state = json.loads((folder / STATE).read_text())
+                self._entropy_at_start = state["entropy_at_start"]
+                if self._alarms:
+                    self._alarms.load_state(state["alarms"])
+        self._steps = History(self._directory / PLASTICITY, trainer.global_steps)
+        self._raised = History(self._directory / ALARMS, trainer.global_steps)
 
     def save(self, trainer: Any, folder: str) -> None:
-        """Keep what `resume` needs."""
+        """Keep in a checkpoint's ``folder`` what `begin` needs."""
         trainer.actor_rollout_wg.plasticity_save(folder)
-        write_text(Path(folder) / STATE, json.dumps({"entropy_at_start": self._entropy_at_start}) + "\n")
+        alarms = self._alarms.state() if self._alarms else {}
+        write_text(Path(folder, STATE), json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}))
 
-    def measure(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> None:
-        """Add to verl's ``metrics`` of the step that was just done, in place."""
+    def measure(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> bool:
+        """Add to verl's ``metrics`` of the step that was just done, in place; true if the run is to end here."""
         if self._off:
-            return
+            return False
         began = time.perf_counter()
         try:
-            values, found = self._asked(trainer), self._groups(batch)
+            values = self._asked(trainer)
             self._since_start(values)
-            flat = values.flat()
-            if self._settings.per_layer:
-                flat |= _each_layer(values)
-            metrics |= {f"{_ACTOR}{name}": value for name, value in flat.items()}
-            metrics |= {f"{_TRAINER}{name}": value for name, value in found.items()}
+            found = {f"{ACTOR}{name}": value for name, value in values.flat(each=self._settings.per_layer).items()}
+            found |= {f"{TRAINER}{name}": value for name, value in self._groups(batch).items()}
+            seen = {name: float(value) for name, value in metrics.items() if name.startswith(_VERLS_OWN)} | found
+            raised = self._judge(trainer.global_steps, seen)
+            metrics |= found
+            if self._alarms:
+                metrics |= self._alarms.metrics()
+                seen |= self._alarms.metrics()
+            layers = {f"{ACTOR}{name}": each for name, each in values.layers.items()}
+            if self._steps:
+                self._steps.add(step_record(trainer.global_steps, seen, layers))
             metrics["timing_s/plasticity"] = time.perf_counter() - began
         except Exception as error:
             self._off = True
             print(f"rejuvenation: monitors are off from step {trainer.global_steps} on: {error!r}", flush=True)
+            return False
+        return raised and self._settings.stop_on_alarm
 
     def _asked(self, trainer: Any) -> Values:
         reports = trainer.actor_rollout_wg.plasticity_report(trainer.global_steps)
@@ -79,16 +105,6 @@ class Watch:
         for name, reason in report.failed.items():
             print(f"rejuvenation: monitor {name} is off from step {trainer.global_steps} on: {reason}", flush=True)
         return report.values
-
-    def _groups(self, batch: Any) -> dict[str, float]:
-        if not self._settings.groups:
-            return {}
-        rows = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        data = transfer_queue.kv_batch_get(
-            keys=rows, partition_id=batch.partition_id, select_fields=["uid", "rm_scores"]
-        )
-        scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
-        return groups.signals(scores, list(map(str, data["uid"])), self._settings.pass_score)
 
     def _since_start(self, values: Values) -> None:
         entropy = values.numbers.get("entropy")
@@ -99,11 +115,21 @@ class Watch:
         if self._entropy_at_start > 0:
             values.numbers["entropy_drop"] = 1.0 - entropy / self._entropy_at_start
 
+    def _groups(self, batch: Any) -> dict[str, float]:
+        if not self._settings.groups:
+            return {}
+        rows = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        data = transfer_queue.kv_batch_get(
+            keys=rows, partition_id=batch.partition_id, select_fields=["uid", "rm_scores"]
+        )
+        scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
+        return groups.signals(scores, [str(uid) for uid in data["uid"]], self._settings.pass_score)
 
-def _each_layer(values: Values) -> Mapping[str, float]:
-    return {
-        f"{name}_layers/{layer:03}": value
-        for name, each in values.layers.items()
-        for layer, value in enumerate(each)
-        if value == value
-    }
+    def _judge(self, step: int, seen: dict[str, float]) -> bool:
+        """Whether an alarm was raised."""
+        alarms = self._alarms.look(step, seen) if self._alarms else []
+        for alarm in alarms:
+            print(alarm, flush=True)
+            if self._raised:
+                self._raised.add(alarm.to_json())
+        return any(not alarm.ended for alarm in alarms)

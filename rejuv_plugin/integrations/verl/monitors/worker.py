@@ -5,7 +5,7 @@
 A worker class is sent to the nodes by value, with the `Watching` as an attribute.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,10 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from ....config import MonitorsConfig
 from ....monitors.monitor import Monitor
+from ....probe.dialogue import Example
+from . import gradients, tokens
 from .hub import Hub, Maker, Report
+from .probe_pass import probe_monitors
 from .stream import StreamedWeights
 
 STATE = "plasticity.safetensors"
@@ -32,6 +35,8 @@ class Watching:
 
     settings: MonitorsConfig
     base_path: str
+    examples: tuple[Example, ...]
+    """The probe set; empty: there is none."""
 
 
 class MonitoredActor:
@@ -47,10 +52,20 @@ class MonitoredActor:
         if self.actor is not None:  # type: ignore[attr-defined]
             self._hub = Hub(self._makers(self.actor.engine), get_device_name())  # type: ignore[attr-defined]
 
-    def _makers(self, engine: Any) -> dict[str, Maker]:
+    def _makers(self, engine: Any) -> dict[tuple[str, ...], Maker]:
         settings = self.plasticity_watching.settings
-        makers: dict[str, Callable[[], Sequence[Monitor]]] = {"weights": partial(self._watched_weights, engine)}
-        return {name: make for name, make in makers.items() if getattr(settings, name)}
+        makers: dict[tuple[str, ...], Maker] = {}
+        if self.plasticity_watching.examples:
+            # Before the monitor of tokens, which ignores what runs between the step's update and its own turn.
+            names = tuple(name for name in ("probe", "neurons", "ranks", "attention") if getattr(settings, name))
+            makers[names] = partial(probe_monitors, engine, self.plasticity_watching.examples, settings)
+        if settings.tokens:
+            makers["tokens",] = lambda: [tokens.attach(engine)]
+        if settings.gradients:
+            makers["gradients",] = lambda: [gradients.attach(engine)]
+        if settings.weights:
+            makers["weights",] = partial(self._watched_weights, engine)
+        return makers
 
     def _watched_weights(self, engine: Any) -> Sequence[Monitor]:
         watching = self.plasticity_watching
