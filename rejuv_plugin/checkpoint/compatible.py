@@ -12,8 +12,8 @@ from .layout import Checkpoint
 
 # Models can agree in every shape and still not be the same function: the same projection split into other heads.
 _GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers", "hidden_act")
-_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
-_HEADS = ("lm_head", "embed_out")
+EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
+HEADS = ("lm_head", "embed_out")
 
 
 def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, grown_key: str) -> dict[str, str]:
@@ -97,7 +97,7 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
 def _is_extra_head(name: str, base: Checkpoint) -> bool:
     """Whether a tensor that the base does not have belongs to a module beside the model: ``v_head.summary.weight``."""
     tops = {other.partition(".")[0] for other in base.tensors}
-    return name.partition(".")[0] not in tops and _module(name) not in _HEADS + _EMBEDDINGS
+    return name.partition(".")[0] not in tops and _module(name) not in HEADS + EMBEDDINGS
 
 
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
@@ -128,7 +128,7 @@ def of_text(checkpoint: Checkpoint, entry: str) -> Any:
 def _partner(name: str, checkpoint: Checkpoint) -> str | None:
     """The tied partner of an embedding or head ``name`` in ``checkpoint``, if there is exactly one."""
     module = _module(name)
-    kinds = _EMBEDDINGS if module in _HEADS else _HEADS if module in _EMBEDDINGS else ()
+    kinds = EMBEDDINGS if module in HEADS else HEADS if module in EMBEDDINGS else ()
     found = [other for other in checkpoint.tensors if other.endswith(".weight") and _module(other) in kinds]
     return found[0] if len(found) == 1 and name.endswith(".weight") else None
 
@@ -172,14 +172,14 @@ def _check_shapes(
 def _only_vocabulary(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> bool:
     sizes = {(ours[:1], theirs[:1]) for _, ours, theirs in wrong}
     return len(sizes) == 1 and all(
-        _module(name) in _EMBEDDINGS + _HEADS and ours and theirs and ours[1:] == theirs[1:]
+        _module(name) in EMBEDDINGS + HEADS and ours and theirs and ours[1:] == theirs[1:]
         for name, ours, theirs in wrong
     )
 
 
 def is_head(name: str) -> bool:
     """Whether a tensor belongs to the output embedding."""
-    return _module(name) in _HEADS
+    return _module(name) in HEADS
 
 
 def _module(name: str) -> str:

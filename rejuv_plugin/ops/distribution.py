@@ -18,3 +18,57 @@ def entropy(logits: Tensor) -> Tensor:
     log_p = torch.log_softmax(logits.float(), -1)
     # 0 * -inf is NaN, but its limit is 0.
     return -(log_p.exp() * log_p.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+
+
+# Elements of a float32 block; `moments` holds three of these at a time, 48 MiB.
+_BLOCK = 4 << 20
+
+
+def peaks(logits: Tensor, rows: Tensor) -> Tensor:
+    """The largest logit of each row.
+
+    Args:
+        logits: ``[n, vocabulary]``, or a shard of the vocabulary: then the maximum over shards is the row's.
+        rows: ``[m]`` int64, which of the ``n``.
+
+    Returns:
+        ``[m]`` float32.
+    """
+    blocks = [logits[block].amax(-1).float() for block in _blocks(logits, rows)]
+    return torch.cat(blocks) if blocks else logits.new_empty(0, dtype=torch.float32)
+
+
+def moments(logits: Tensor, rows: Tensor, peaks: Tensor, temperature: Tensor) -> Tensor:
+    """What entropy and top-1 mass of ``softmax(logits / temperature)`` are made of, in bounded memory.
+
+    Args:
+        logits, rows: as of `peaks`; of shards of a vocabulary the results add up.
+        peaks: ``[m]`` float32, over the whole vocabulary.
+        temperature: ``[m]`` float32, above 0.
+
+    Returns:
+        ``[2, m]`` float32: the sum of ``exp(d)`` and of ``exp(d) * d``, with ``d = (logits - peak) / temperature``. NaN
+        where the logits hold NaN or plus infinity.
+    """
+    found = logits.new_empty((2, len(rows)), dtype=torch.float32)
+    start = 0
+    for block in _blocks(logits, rows):
+        part = slice(start, start := start + len(block))
+        # As a limit 0 * -inf is 0, and exp(-1e4) is 0 in float32.
+        d = logits[block].float().sub_(peaks[part, None]).div_(temperature[part, None]).clamp_(min=-1e4)
+        p = d.exp()
+        found[0, part] = p.sum(-1)
+        found[1, part] = p.mul_(d).sum(-1)
+    return found
+
+
+def entropy_and_top1(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """From `moments` over the whole vocabulary: entropies in nats, at least 0, and probabilities of the likeliest
+    token, each ``[m]`` float32. With ``Z = sum exp(d)``: ``H = log Z - (sum exp(d) d) / Z``, where no term is negative,
+    and ``max p = exp(0) / Z``."""
+    total, weighted = moments
+    return total.log() - weighted / total, 1 / total
+
+
+def _blocks(logits: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(max(1, _BLOCK // max(1, logits.shape[-1]))) if len(rows) else ()
