@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run's monitors have seen, kept in the run's directory as JSON lines that are only ever appended to.
 
-``plasticity.jsonl`` has a line a step, ``{"step": 7, "metrics": {name: number}, "layers": {name: [number or null, ...]}}``,
+``plasticity.jsonl`` has a line a step, ``{"step": 7, "metrics": {name: number}, "layers": {name: [number or null]}}``,
 and ``alarms.jsonl`` one for each alarm that was raised or ended. A run that goes on at a checkpoint writes
 ``{"resumed_at": step}`` first: it makes later steps again, so what is above that line about them no longer counts.
 A killed run may leave a line that was cut short; it counts as not written.
@@ -129,7 +129,9 @@ def _parsed(line: bytes) -> Record | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    number = record.get("resumed_at", record.get("step")) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    number: Any = record.get("resumed_at", record.get("step"))
     return record if _is_whole(number) and 0 <= number < _LAST_STEP else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .axes import Scale, csv_link, safe, scale, step_ticks
 from .run import Points
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 52, 10, 24, 38
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 52, 10, 28, 38
 """Of the picture, and around each panel, in the SVG's own units; a phone shows them at nearly one pixel each."""
 
 COLOURS = 8
@@ -53,13 +53,13 @@ def figure(title: str, panels: Sequence[Panel], runs: Sequence[str], note: str, 
     """
     steps = [step for panel in panels for series in panel.series for step, _ in series.points]
     first, last = min(steps), max(steps)
-    height = 190 if len(panels) == 1 else 150
+    height = 194 if len(panels) == 1 else 154
     drawn = "".join(_panel(panel, first, last, index * height, height) for index, panel in enumerate(panels))
     shown = sorted({series.run for panel in panels for series in panel.series})
     legend = legend_of(runs, shown) if len(runs) > 1 else ""
     said = f"Curves over steps {first} to {last} of {len(shown)} run{'s' if len(shown) > 1 else ''}. {note}"
     return (
-        f"<figure><figcaption><b>{safe(title)}</b> {csv_link(_rows(panels, runs), title)}<p>{safe(note)}</p>{legend}"
+        f"<figure><figcaption>{csv_link(_rows(panels, runs), title)}<b>{safe(title)}</b><p>{safe(note)}</p>{legend}"
         f'</figcaption><svg role="img" viewBox="0 0 {WIDTH} {height * len(panels)}" aria-labelledby="{identity}t '
         f'{identity}d"><title id="{identity}t">{safe(title)}</title><desc id="{identity}d">{safe(said)}</desc>{drawn}'
         "</svg></figure>"
@@ -117,7 +117,7 @@ def _panel(panel: Panel, first: int, last: int, top: int, height: int) -> str:
 
 def _frame(panel: Panel, axis: Scale, box: tuple[int, int, int, int], steps: dict[int, float]) -> str:
     left, right, upper, lower = box
-    parts = [f'<text class="unit" x="4" y="{upper - 9}">{safe(panel.title)}: {safe(panel.unit + axis.unit)}</text>']
+    parts = [f'<text class="unit" x="4" y="{upper - 13}">{safe(panel.title)}: {safe(panel.unit + axis.unit)}</text>']
     for tick, label in zip(axis.ticks, axis.labels, strict=True):
         at = lower - (lower - upper) * axis.share(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')

@@ -67,7 +67,7 @@ def layer_map(
     said = f"Heat map of {layers} layers over {len(rows)} measurements, from {limits[0]:.3g} to {limits[1]:.3g}."
     table = [("step", *(f"layer {layer}" for layer in range(layers))), *((step, *values) for step, values in rows)]
     return (
-        f"<figure><figcaption><b>{safe(title)}</b> {csv_link(table, f'{title} {run}')}<p>{safe(run)}</p></figcaption>"
+        f"<figure><figcaption>{csv_link(table, f'{title} {run}')}<b>{safe(title)}</b><p>{safe(run)}</p></figcaption>"
         f'<svg role="img" viewBox="0 0 {_WIDTH} {height}" aria-labelledby="{identity}t {identity}d"><title '
         f'id="{identity}t">{safe(title)}, {safe(run)}</title><desc id="{identity}d">{safe(said)}</desc>'
         f"{''.join(parts)}</svg></figure>"

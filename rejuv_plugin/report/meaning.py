@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..monitors.alarms import METRIC
+
 if TYPE_CHECKING:
     from ..monitors.monitor import Metric
 
@@ -24,6 +26,11 @@ class Meaning:
     healthy: str = ""
     reduction: str = ""
     source: str = ""
+
+    @property
+    def axis(self) -> str:
+        """The unit without the range: ``nats`` of ``nats, >= 0``."""
+        return self.unit.partition(",")[0] or "value"
 
 
 _VERL = {
@@ -65,3 +72,9 @@ class Meanings:
 def base_of(name: str) -> str:
     """``name`` without the suffix of a quantile over layers, or of one layer."""
     return name.partition("_layers/")[0]
+
+
+def hidden(name: str) -> bool:
+    """Alarms have their own place; of layers, quantiles are drawn and the rest is in the maps."""
+    base, _, rest = name.partition("_layers/")
+    return base.startswith(METRIC) or rest not in ("", *QUANTILES)

@@ -11,7 +11,6 @@ from ..checkpoint.small_file import write_text
 from ..checkpoint.target import check_writable
 from ..errors import InputError
 from .axes import safe
-from .curves import legend_of
 from .meaning import Meanings
 from .run import Run
 from .sections import figures_of, grouped, maps_of
@@ -77,8 +76,6 @@ def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
     title = f"RL and plasticity: {', '.join(names)}" if len(names) < 4 else f"RL and plasticity of {len(names)} runs"
     parts = [cards(runs), comparison(runs)]
     sections = grouped(runs)
-    if len(runs) > 1:
-        parts.append(legend_of(names, range(len(runs))))
     for index, (section, metrics) in enumerate(sections):
         figures = "".join(figures_of(section, metrics, runs, meanings, most))
         blurb = f'<p class="soft">{safe(section.blurb)}</p>' if section.blurb else ""

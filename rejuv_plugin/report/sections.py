@@ -5,11 +5,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..monitors.alarms import METRIC
 from ..monitors.rules import RULES
 from .curves import Panel, Series, figure
 from .layer_map import layer_map
-from .meaning import OURS, QUANTILES, Meanings, base_of
+from .meaning import OURS, Meanings, base_of, hidden
 from .run import Points, Run, thinned
 
 _PAIR = ("actor/plasticity/update_ratio", "actor/grad_norm")
@@ -69,29 +68,24 @@ SECTIONS = (
 
 def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> list[str]:
     """HTML figures of one section over the metrics ``names``, with at most ``most`` points a curve."""
+    groups = {_title(name): [name] for name in names}
+    if all(name in names for name in _PAIR):
+        alone = {title: group for title, group in groups.items() if group[0] not in _PAIR}
+        groups = {"Update ratio and gradient norm, the pair": list(_PAIR)} | alone
+    if _PASS in names:
+        groups.pop(_title(_FLOOR), None)
     found = []
-    left = list(names)
-    if all(name in left for name in _PAIR):
-        found.append(("Update ratio and gradient norm, the pair", list(_PAIR)))
-        left = [name for name in left if name not in _PAIR]
-    if _PASS in left and _FLOOR in left:
-        left.remove(_FLOOR)
-    found += [(_title(name), [name]) for name in left]
-    labels = [run.name for run in runs]
-    return [
-        figure(
-            title, [_panel(name, runs, meanings, most) for name in group], labels, _note(group, runs, meanings, most),
-            f"{section.title[:2].lower()}{index}",
-        )
-        for index, (title, group) in enumerate(found)
-    ]  # fmt: skip
+    for index, (title, group) in enumerate(groups.items()):
+        panels = [_panel(name, runs, meanings, most) for name in group]
+        identity = f"{section.prefixes[0]}{index}".replace("/", "-")
+        found.append(figure(title, panels, [run.name for run in runs], _note(group, runs, meanings, most), identity))
+    return found
 
 
 def grouped(runs: Sequence[Run]) -> list[tuple[Section, list[str]]]:
     """Sections that have something to show, with their metrics; all quantiles of a layered metric are one."""
-    names = dict.fromkeys(base_of(name) for run in runs for name in run.metrics if not _hidden(name))
+    names = dict.fromkeys(base_of(name) for run in runs for name in run.metrics if not hidden(name))
     found: dict[str, list[str]] = {section.title: [] for section in SECTIONS}
-    # A probe's metric, and a group's, must not end up under the heading of a batch's or the rest.
     for name in sorted(names):
         home = next(section for section in SECTIONS if name.startswith(section.prefixes))
         found[home.title].append(name)
@@ -104,16 +98,11 @@ def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, most: int, ident
     values = [v for run in has for _, row in run.layers[name] for v in row if v is not None]
     if not values:
         return []
-    limits, unit = (min(values), max(values)), meanings.of(name).unit or "value"
+    limits, unit = (min(values), max(values)), meanings.of(name).axis
     return [
         layer_map(_title(name), unit, run.layers[name], limits, most, f"{identity}r{index}", run.name)
         for index, run in enumerate(has)
     ]
-
-
-def _hidden(name: str) -> bool:
-    """Alarms have their own place; of layers, quantiles are drawn and the rest is in the maps."""
-    return name.startswith(METRIC) or ("_layers/" in name and not name.endswith(QUANTILES))
 
 
 def _title(name: str) -> str:
@@ -123,7 +112,7 @@ def _title(name: str) -> str:
 
 
 def _panel(name: str, runs: Sequence[Run], meanings: Meanings, most: int) -> Panel:
-    banded = sum(f"{name}_layers/q50" in run.metrics for run in runs) <= _BANDS
+    banded = _layered(name, runs) <= _BANDS
     series = []
     for index, run in enumerate(runs):
 
@@ -144,15 +133,18 @@ def _panel(name: str, runs: Sequence[Run], meanings: Meanings, most: int) -> Pan
         for alarm in run.alarms
         if any(rule.name == alarm.name and name in map(base_of, rule.reads) for rule in RULES)
     ]
-    return Panel(_title(name), meanings.of(name).unit or "value", series, _LEVELS.get(name), marks)
+    return Panel(_title(name), meanings.of(name).axis, series, _LEVELS.get(name), marks)
+
+
+def _layered(name: str, runs: Sequence[Run]) -> int:
+    """Number of runs that have quantiles over layers of it."""
+    return sum(f"{name}_layers/q50" in run.metrics for run in runs)
 
 
 def _note(names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> str:
     said = [meanings.of(name).meaning for name in names]
-    series = [name for name in names for run in runs if f"{name}_layers/q50" in run.metrics]
-    if series:
-        band = ", band: 5 % to 95 %" if len(series) <= _BANDS else ""
-        said.append(f"line: median over layers{band}")
+    if layered := max(_layered(name, runs) for name in names):
+        said.append("line: median over layers" + (", band: 5 % to 95 %" if layered <= _BANDS else ""))
     if _PASS in names and any(_FLOOR in run.metrics for run in runs):
         said.append("dashed: p*(g), below which most groups give no signal")
     longest = max((len(points) for run in runs for name, points in run.metrics.items() if base_of(name) in names))

@@ -24,17 +24,17 @@ body{{margin:0 auto;max-width:1360px;padding:16px;background:var(--bg);color:var
 font:15px/1.5 system-ui,"Segoe UI","DejaVu Sans",sans-serif;overflow-wrap:anywhere}}
 h1{{font-size:1.5em;margin:.2em 0}} h2{{font-size:1.2em;margin:1.6em 0 .3em;border-bottom:1px solid var(--grid)}}
 h3{{font-size:1em;margin:.2em 0}} p{{margin:.3em 0}} a{{color:var(--link)}} .soft,figcaption p{{color:var(--soft)}}
-nav a{{margin-right:1em}}
-.runs,.figures{{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}}
+nav a{{margin-right:1em}} nav{{margin-bottom:.8em}} h4{{margin:.8em 0 0}}
+.runs,.figures{{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));align-items:start}}
 .runs>article,figure{{background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:10px;margin:0;
 min-width:0}}
 .runs>article{{border-left:6px solid var(--c)}}
-figure{{display:flex;flex-direction:column}} figure svg{{margin-top:auto;width:100%;height:auto;display:block}}
+figure svg{{width:100%;height:auto;display:block}}
 figcaption{{font-size:.9em}} .csv{{float:right;font-size:.85em}}
 .state{{display:inline-block;padding:0 .5em;border-radius:4px;font-weight:600;border:1px solid}}
 .on{{color:var(--bad);background:var(--bad-bg)}} .off{{color:var(--soft)}} .fine{{color:var(--good)}}
 dl{{margin:.3em 0 .8em;display:grid;grid-template-columns:auto 1fr;gap:0 .7em}} dt{{color:var(--soft)}} dd{{margin:0}}
-.legend{{list-style:none;margin:.2em 0;padding:0;display:flex;flex-wrap:wrap;gap:0 1em;font-size:.9em}}
+.legend{{list-style:none;margin:.3em 0;padding:0;display:flex;flex-wrap:wrap;gap:0 1em;font-size:.9em}}
 .legend i{{display:inline-block;width:1.4em;height:0;border-top:3px solid var(--c);vertical-align:middle;
 margin-right:.4em}} .legend i.again{{border-top-style:dashed}}
 .wide{{overflow-x:auto}} table{{border-collapse:collapse;font-size:.88em;width:100%}}
@@ -48,6 +48,6 @@ svg image{{image-rendering:pixelated}}
 .line{{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}} .line.again{{stroke-dasharray:6 3}}
 .reference{{fill:none;stroke:var(--c);stroke-width:1;stroke-dasharray:2 3}} .dot,.mark{{fill:var(--c)}}
 .band{{fill:var(--c);opacity:.16}} line.level{{stroke:var(--bad);stroke-width:1;stroke-dasharray:4 3}}
-svg text.level{{fill:var(--bad)}}
+svg text.level{{fill:var(--bad);stroke:var(--card);stroke-width:3;paint-order:stroke}}
 @media print{{figure,article{{break-inside:avoid}}}}
 """

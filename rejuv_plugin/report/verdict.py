@@ -5,11 +5,10 @@
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from ..monitors.alarms import METRIC
 from ..monitors.rules import RULES
 from .axes import safe, short
 from .curves import style_of
-from .meaning import Meanings, base_of
+from .meaning import QUANTILES, Meanings, base_of, hidden
 from .run import Points, Raised, Run
 
 _EDGE = 5
@@ -86,15 +85,26 @@ def _change(points: Points | None, name: str) -> str:
 
 def last_values(runs: Sequence[Run], meanings: Meanings) -> str:
     """Every metric's last value, with what is known about it."""
-    names = sorted({name for run in runs for name in run.metrics if not name.startswith(METRIC)})
+    names = sorted({base_of(name) for run in runs for name in run.metrics if not hidden(name)})
     rows = []
     for name in names:
-        known = meanings.of(base_of(name))
-        values = [short(run.metrics[name][-1][1] if name in run.metrics else None) for run in runs]
-        rows.append([name, *values, known.unit, known.meaning, known.healthy, known.source])
+        known = meanings.of(name)
+        rows.append([name, *(_last(run, name) for run in runs), known.unit, known.meaning, known.healthy, known.source])
     head = ["metric", *(run.name for run in runs), "unit", "meaning", "healthy", "source"]
     kinds = ["name", *["number"] * len(runs), "", "text", "text", "text"]
-    return f'<h2 id="values">Last values</h2>{_table(head, rows, kinds)}'
+    blurb = "Of metrics by layer: the median over layers (5 % to 95 %)."
+    return f'<h2 id="values">Last values</h2><p class="soft">{blurb}</p>{_table(head, rows, kinds)}'
+
+
+def _last(run: Run, name: str) -> str:
+    def last(metric: str) -> str:
+        return short(run.metrics[metric][-1][1] if metric in run.metrics else None)
+
+    if f"{name}_layers/q50" not in run.metrics:
+        return last(name)
+    low, middle, high = (last(f"{name}_layers/{quantile}") for quantile in QUANTILES)
+    own = f"{last(name)}; " if name in run.metrics else ""
+    return f"{own}{middle} ({low} to {high})"
 
 
 def glossary(meanings: Meanings) -> str:
