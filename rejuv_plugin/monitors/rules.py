@@ -68,7 +68,7 @@ WINDOW = 5
 """Measured steps that noisy metrics are averaged over."""
 SETTLE = 10
 """Measured steps before a baseline of updates: Adam's steps shrink on their own until its first moment
-(beta 0.9) is full, on pure noise to less than half of the mean over the first ten."""
+(beta 0.9) is full, on pure noise to about half of the mean over the first ten."""
 BASELINE = 10
 """Measured steps whose mean is the baseline of updates."""
 
