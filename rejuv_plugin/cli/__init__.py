@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError
 from .apply import apply
 from .neurons import calibrate, reset_set
+from .report import report
 from .verify import verify
 
 # Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
@@ -54,6 +55,7 @@ app.command()(apply)
 app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)
+app.command()(report)
 
 
 @app.command()
@@ -62,8 +64,8 @@ def status() -> None:
 
     Exit code 0 when it does, 1 when it does not.
     """
-    from ..integrations.verl.status import report
+    from ..integrations.verl.status import report as look
 
-    lines, loaded = report()
+    lines, loaded = look()
     print("\n".join(lines))
     raise typer.Exit(0 if loaded else 1)

@@ -1,0 +1,117 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs as a report sees them: series by metric, layers by metric, alarms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ..errors import InputError
+from ..monitors.alarms import Alarms
+from ..monitors.history import ALARMS, PLASTICITY, Record, read_alarms, read_steps
+from ..monitors.rules import RULES
+
+Points = list[tuple[int, float]]
+"""Step and value, by ascending step."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """One alarm of a run. ``ended``: the step at which it ended, None if it never did."""
+
+    name: str
+    step: int
+    since: int
+    seen: str
+    ended: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one run."""
+
+    name: str
+    first_step: int
+    last_step: int
+    measured: int
+    """Number of steps."""
+    metrics: dict[str, Points]
+    layers: dict[str, list[tuple[int, list[float | None]]]]
+    """By metric: step and one value a layer."""
+    alarms: list[Raised]
+    judged: list[str]
+    """Rules that all their metrics were there for."""
+
+
+def load_runs(directories: Sequence[Path], key: str) -> list[Run]:
+    """Read runs; each is named by the shortest end of its path that tells it from the others.
+
+    Raises:
+        InputError: named ``key`` or by the directory; see `monitors.history`.
+    """
+    resolved = [directory.expanduser().resolve() for directory in directories]
+    if len(set(resolved)) < len(resolved):
+        raise InputError(key, "different runs", "the same directory twice", "name each run once")
+    return [_load(path, given, name) for path, given, name in zip(resolved, directories, _names(resolved), strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    parts = max((len(path.parts) for path in paths), default=1)
+    for length in range(1, parts + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def _load(path: Path, given: Path, name: str) -> Run:
+    key = str(given)
+    if not path.is_dir():
+        got = "a file" if path.exists() else "nothing there"
+        raise InputError(key, "the directory of a run", got, "give the run's trainer.default_local_dir")
+    records = read_steps(path / PLASTICITY, key)
+    metrics: dict[str, Points] = {}
+    layers: dict[str, list[tuple[int, list[float | None]]]] = {}
+    for record in records:
+        for metric, value in record["metrics"].items():
+            if (number := _drawable(value)) is not None:
+                metrics.setdefault(metric, []).append((record["step"], number))
+        for metric, row in record.get("layers", {}).items():
+            layers.setdefault(metric, []).append((record["step"], [_drawable(value) for value in row]))
+    alarms = read_alarms(path / ALARMS, key) if (path / ALARMS).exists() else _judged_now(records)
+    judged = [rule.name for rule in RULES if all(name in metrics for name in rule.reads)]
+    first, last = records[0]["step"], records[-1]["step"]
+    return Run(name, first, last, len(records), metrics, layers, _raised(alarms), judged)
+
+
+def _judged_now(records: Sequence[Record]) -> list[Record]:
+    """What the rules say of a run that has written no alarms: none were raised, or they were off."""
+    alarms = Alarms()
+    return [alarm.to_json() for record in records for alarm in alarms.look(record["step"], record["metrics"])]
+
+
+def _raised(records: Sequence[Record]) -> list[Raised]:
+    found: list[Raised] = []
+    for record in records:
+        if record["event"] != "ended":
+            found.append(Raised(record["name"], record["step"], record["since"], record["seen"], None))
+            continue
+        for index, alarm in enumerate(found):
+            if alarm.name == record["name"] and alarm.ended is None:
+                found[index] = Raised(alarm.name, alarm.step, alarm.since, alarm.seen, record["step"])
+    return found
+
+
+def _drawable(value: float | None) -> float | None:
+    """``value``, if a picture can hold it: neither missing, NaN nor beyond 1e300; 0 for what is below 1e-300."""
+    if value is None or not abs(value) < 1e300:
+        return None
+    return float(value) if abs(value) > 1e-300 else 0.0
+
+
+def thinned(points: Points, most: int) -> Points:
+    """At most ``most`` points: means over equally many successive ones, at the last step of each."""
+    every = max(1, -(-len(points) // most))
+    chunks = [points[start : start + every] for start in range(0, len(points), every)]
+    return [(chunk[-1][0], fmean(value for _, value in chunk)) for chunk in chunks]

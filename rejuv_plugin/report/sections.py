@@ -1,0 +1,153 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which metrics go into which figure, and in what order a reader meets them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..monitors.rules import RULES
+from .curves import Panel, Series, figure
+from .layer_map import layer_map
+from .meaning import OURS, Meanings, base_of, hidden
+from .run import Points, Run, thinned
+
+_PAIR = ("actor/plasticity/update_ratio", "actor/grad_norm")
+_PASS, _FLOOR = "training/plasticity/pass_rate", "training/plasticity/pass_rate_floor"
+
+# Alarms whose level is a value of the metric itself, and can be drawn as a line.
+_LEVELS = {
+    rule.reads[0]: rule.level
+    for rule in RULES
+    if rule.name in ("low_entropy_at_start", "entropy_collapse", "zero_advantage", "frozen_bits")
+}
+
+_BANDS = 4
+"""Runs in one picture whose bands over layers can still be told apart."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures under one heading: metrics whose names begin with one of ``prefixes`` and are in no section above."""
+
+    title: str
+    blurb: str
+    prefixes: tuple[str, ...]
+
+
+SECTIONS = (
+    Section(
+        "Reward and validation",
+        "Whether RL improves the policy. Read level and gain together: a lower start makes a larger gain.",
+        ("critic/score", "critic/rewards", "val-core/"),
+    ),
+    Section(
+        "Updates and gradients",
+        "A gradient norm alone says nothing good: it was higher on policies that stalled. Look at the pair.",
+        (*_PAIR, "actor/plasticity/grad", "actor/plasticity/update", "actor/plasticity/changed"),
+    ),
+    Section(
+        "Certainty of the policy",
+        "On the batch that it is updated with. A policy that is certain of everything explores nothing.",
+        ("actor/plasticity/entropy", "actor/plasticity/top1"),
+    ),
+    Section(
+        "Groups of answers",
+        "Prompts whose answers all earned the same give no advantage, hence no gradient.",
+        ("training/plasticity/pass_rate", "training/plasticity/"),
+    ),
+    Section("Drift of the weights", "How far the weights are from where they came.", ("actor/plasticity/drift",)),
+    Section(
+        "Probe set",
+        "The same prompts and responses at every look, so that runs and times compare.",
+        ("actor/plasticity/probe/",),
+    ),
+    Section("Other monitors", "", OURS),
+    Section("The job", "verl's own metrics that the monitors keep.", ("",)),
+)
+
+
+def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> list[str]:
+    """HTML figures of one section over the metrics ``names``, with at most ``most`` points a curve."""
+    groups = {_title(name): [name] for name in names}
+    if all(name in names for name in _PAIR):
+        alone = {title: group for title, group in groups.items() if group[0] not in _PAIR}
+        groups = {"Update ratio and gradient norm, the pair": list(_PAIR)} | alone
+    if _PASS in names:
+        groups.pop(_title(_FLOOR), None)
+    found = []
+    for index, (title, group) in enumerate(groups.items()):
+        panels = [_panel(name, runs, meanings, most) for name in group]
+        identity = f"{section.prefixes[0]}{index}".replace("/", "-")
+        found.append(figure(title, panels, [run.name for run in runs], _note(group, runs, meanings, most), identity))
+    return found
+
+
+def grouped(runs: Sequence[Run]) -> list[tuple[Section, list[str]]]:
+    """Sections that have something to show, with their metrics; all quantiles of a layered metric are one."""
+    names = dict.fromkeys(base_of(name) for run in runs for name in run.metrics if not hidden(name))
+    found: dict[str, list[str]] = {section.title: [] for section in SECTIONS}
+    for name in sorted(names):
+        home = next(section for section in SECTIONS if name.startswith(section.prefixes))
+        found[home.title].append(name)
+    return [(section, found[section.title]) for section in SECTIONS if found[section.title]]
+
+
+def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, most: int, identity: str) -> list[str]:
+    """A heat map for each run that has the layered metric ``name``, all with the same colours."""
+    has = [run for run in runs if run.layers.get(name)]
+    values = [v for run in has for _, row in run.layers[name] for v in row if v is not None]
+    if not values:
+        return []
+    limits, unit = (min(values), max(values)), meanings.of(name).axis
+    return [
+        layer_map(_title(name), unit, run.layers[name], limits, most, f"{identity}r{index}", run.name)
+        for index, run in enumerate(has)
+    ]
+
+
+def _title(name: str) -> str:
+    for prefix in OURS:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _panel(name: str, runs: Sequence[Run], meanings: Meanings, most: int) -> Panel:
+    banded = _layered(name, runs) <= _BANDS
+    series = []
+    for index, run in enumerate(runs):
+
+        def points(metric: str, run: Run = run) -> Points:
+            return thinned(run.metrics.get(metric, []), most)
+
+        if middle := points(f"{name}_layers/q50"):
+            low, high = points(f"{name}_layers/q05"), points(f"{name}_layers/q95")
+            series.append(Series(index, middle, low if banded else [], high if banded else []))
+        if own := points(name):
+            # Beside quantiles over layers it is the whole model's.
+            series.append(Series(index, own, reference=bool(middle)))
+        if name == _PASS and (floor := points(_FLOOR)):
+            series.append(Series(index, floor, reference=True))
+    marks = [
+        (index, alarm.step, f"{run.name}: {alarm.name} raised at step {alarm.step}")
+        for index, run in enumerate(runs)
+        for alarm in run.alarms
+        if any(rule.name == alarm.name and name in map(base_of, rule.reads) for rule in RULES)
+    ]
+    return Panel(_title(name), meanings.of(name).axis, series, _LEVELS.get(name), marks)
+
+
+def _layered(name: str, runs: Sequence[Run]) -> int:
+    """Number of runs that have quantiles over layers of it."""
+    return sum(f"{name}_layers/q50" in run.metrics for run in runs)
+
+
+def _note(names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> str:
+    said = [meanings.of(name).meaning for name in names]
+    if layered := max(_layered(name, runs) for name in names):
+        said.append("line: median over layers" + (", band: 5 % to 95 %" if layered <= _BANDS else ""))
+    if _PASS in names and any(_FLOOR in run.metrics for run in runs):
+        said.append("dashed: p*(g), below which most groups give no signal")
+    longest = max((len(points) for run in runs for name, points in run.metrics.items() if base_of(name) in names))
+    if longest > most:
+        said.append(f"each point: mean over up to {-(-longest // most)} steps")
+    return "; ".join(part for part in said if part)

@@ -1,0 +1,135 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The words and tables of a report: alarms, first and last values side by side, what the metrics mean."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from ..monitors.rules import RULES
+from .axes import safe, short
+from .curves import style_of
+from .meaning import QUANTILES, Meanings, base_of, hidden
+from .run import Points, Raised, Run
+
+_EDGE = 5
+"""Values at either end of a run whose mean is compared."""
+
+_OVERVIEW = (
+    ("critic/score/mean", "reward in training"),
+    ("actor/plasticity/entropy", "token entropy"),
+    ("actor/plasticity/update_ratio", "update ratio"),
+    ("actor/grad_norm", "gradient norm"),
+    ("training/plasticity/zero_advantage_groups", "prompts without advantage"),
+)
+
+
+def cards(runs: Sequence[Run]) -> str:
+    """What to know first: for each run its alarms, with cause and advice."""
+    return f'<section class="runs" aria-label="Verdict">{"".join(map(_card, range(len(runs)), runs))}</section>'
+
+
+def _card(index: int, run: Run) -> str:
+    on = [alarm for alarm in run.alarms if alarm.ended is None]
+    over = [alarm for alarm in run.alarms if alarm.ended is not None]
+    if on:
+        state = f'<span class="state on">{len(on)} alarm{"s" if len(on) > 1 else ""} on</span>'
+    elif over:
+        state = f'<span class="state off">{len(over)} alarm{"s" if len(over) > 1 else ""}, ended</span>'
+    elif run.judged:
+        state = '<span class="state fine">no alarm</span>'
+    else:
+        state = '<span class="state off">not judged</span>'
+    unjudged = [rule.name for rule in RULES if rule.name not in run.judged]
+    said = f"{run.measured} steps, {run.first_step} to {run.last_step}; "
+    said += f"{len(run.judged)} of {len(RULES)} rules had their metrics"
+    said += f" (without: {', '.join(unjudged)})." if unjudged else "."
+    alarms = "".join(_alarm(alarm) for alarm in [*on, *over])
+    return (
+        f'<article class="{style_of(index)}"><h3>{safe(run.name)} {state}</h3><p class="soft">{safe(said)}</p>{alarms}'
+        "</article>"
+    )
+
+
+def _alarm(alarm: Raised) -> str:
+    rule = next((rule for rule in RULES if rule.name == alarm.name), None)
+    when = f"raised at step {alarm.step}, the condition held since step {alarm.since}"
+    when += "" if alarm.ended is None else f"; ended at step {alarm.ended}"
+    rows = [("when", when), ("seen", alarm.seen)]
+    rows += [("why", rule.why), ("try", rule.try_)] if rule else []
+    terms = "".join(f"<dt>{term}</dt><dd>{safe(text)}</dd>" for term, text in rows)
+    return f"<h4><code>{safe(alarm.name)}</code></h4><dl>{terms}</dl>"
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """A row a run: the mean of the first and of the last values of what matters most."""
+    scores = sorted({name for run in runs for name in run.metrics if name.startswith("val-core/")})
+    shown = [(name, name.removeprefix("val-core/")) for name in scores if "/mean@" in name] + list(_OVERVIEW)
+    shown = [(name, label) for name, label in shown if any(name in run.metrics for run in runs)]
+    if not shown:
+        return ""
+    rows = [[run.name, *(_change(run.metrics.get(name), name) for name, _ in shown)] for run in runs]
+    edge = f"mean of the first {_EDGE} → of the last {_EDGE} values; validation: first → last"
+    return (
+        f'<h2>At a glance</h2><p class="soft">{safe(edge)}</p>'
+        f"{_table(['run', *(label for _, label in shown)], rows, ['name'] + ['number'] * len(shown))}"
+    )
+
+
+def _change(points: Points | None, name: str) -> str:
+    if not points:
+        return short(None)
+    values = [value for _, value in points]
+    edge = 1 if name.startswith("val-core/") else min(_EDGE, len(values))
+    return f"{short(fmean(values[:edge]))} → {short(fmean(values[-edge:]))}"
+
+
+def last_values(runs: Sequence[Run], meanings: Meanings) -> str:
+    """Every metric's last value, with what is known about it."""
+    names = sorted({base_of(name) for run in runs for name in run.metrics if not hidden(name)})
+    rows = []
+    for name in names:
+        known = meanings.of(name)
+        rows.append([name, *(_last(run, name) for run in runs), known.unit, known.meaning, known.healthy, known.source])
+    head = ["metric", *(run.name for run in runs), "unit", "meaning", "healthy", "source"]
+    kinds = ["name", *["number"] * len(runs), "", "text", "text", "text"]
+    blurb = "Of metrics by layer: the median over layers (5 % to 95 %)."
+    return f'<h2 id="values">Last values</h2><p class="soft">{blurb}</p>{_table(head, rows, kinds)}'
+
+
+def _last(run: Run, name: str) -> str:
+    def last(metric: str) -> str:
+        return short(run.metrics[metric][-1][1] if metric in run.metrics else None)
+
+    if f"{name}_layers/q50" not in run.metrics:
+        return last(name)
+    low, middle, high = (last(f"{name}_layers/{quantile}") for quantile in QUANTILES)
+    own = f"{last(name)}; " if name in run.metrics else ""
+    return f"{own}{middle} ({low} to {high})"
+
+
+def glossary(meanings: Meanings) -> str:
+    """The alarms and the catalogue in words."""
+    alarms = [[rule.name, rule.condition, rule.try_, rule.source] for rule in RULES]
+    parts = [
+        '<h2 id="glossary">Glossary</h2><h3>Alarms</h3>',
+        "<p>No alarm is no proof of health: rules know what has been published, and a few levels of ours.</p>",
+        _table(["alarm", "raised when", "try", "source"], alarms, ["name", "text", "text", "text"]),
+    ]
+    if meanings.rows:
+        metrics = [[name, m.meaning, m.unit, m.healthy, m.reduction, m.source] for name, m in meanings.rows.items()]
+        head = ["metric", "meaning", "unit and range", "healthy", "reduction", "source"]
+        parts += [
+            "<h3>Metrics of the monitors</h3>",
+            _table(head, metrics, ["name", "text", "", "text", "text", "text"]),
+        ]
+    return "".join(parts)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: Sequence[str]) -> str:
+    """A table that scrolls by itself where it does not fit; ``kinds`` are the columns' classes."""
+    top = "".join(f'<th scope="col" class="{kind}">{safe(name)}</th>' for name, kind in zip(head, kinds, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{kind}">{safe(v)}</td>' for v, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
