@@ -109,7 +109,7 @@ class ProbePass:
         data, marks = batch_of(self._examples, rank, ranks, sites.multiple, options)
         mode = engine.train_mode if backward else engine.eval_mode
         with mode(), unchanged(sites.modules, self._device), ExitStack() as stack:
-            layouts = [sites.layout(micro.to(get_device_id())) for micro in marks]
+            layouts = sites.layouts([micro.to(get_device_id()) for micro in marks])
             sites.watch(Hooks(layouts, stack), Watched(*map(self._watched, ("neurons", "ranks", "attention"))))
             if backward:
                 engine.optimizer_zero_grad()

@@ -79,8 +79,8 @@ class Sites(Protocol):
     """What verl reads from a batch beside its tensors."""
     modules: Sequence[nn.Module]
 
-    def layout(self, marks: TensorDict) -> Layout:
-        """Of a micro-batch whose token ids are 1 where a token counts, else 0."""
+    def layouts(self, marks: Sequence[TensorDict]) -> list[Layout]:
+        """Of micro-batches, on the device, whose token ids are 1 where a token counts, else 0."""
 
     def watch(self, hooks: "Hooks", watched: Watched) -> None:
         """Hook this rank's layers."""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where to look in transformers' models, which verl's FSDP engines wrap."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,17 +34,19 @@ class FsdpSites:
             "use_fused_kernels": engine.engine_config.use_fused_kernels,
         }
 
-    def layout(self, marks: TensorDict) -> Layout:
+    def layouts(self, marks: Sequence[TensorDict]) -> list[Layout]:
+        return [self._layout(micro) for micro in marks]
+
+    def _layout(self, marks: TensorDict) -> Layout:
         # verl's own way with token ids: packs or pads them, and cuts them up for sequence parallelism. Pads are 0.
         inputs, _ = self._engine.prepare_model_inputs(marks)
         counted = inputs["input_ids"] == 1
-        lengths = marks["input_ids"].offsets().diff().tolist()
-        packed = counted.shape[0] != len(lengths) or self.options["use_remove_padding"]
         spans, first = [], 0
-        for i, (length, mark) in enumerate(zip(lengths, marks["input_ids"].unbind(), strict=True)):
+        for i, mark in enumerate(marks["input_ids"].unbind()):
+            begin, at = (first, 0) if self.options["use_remove_padding"] else (0, i)
             if mark.any():
-                spans.append(Span(slice(first, first + length), 0) if packed else Span(slice(0, length), i))
-            first += length
+                spans.append(Span(slice(begin, begin + len(mark)), at))
+            first += len(mark)
         return Layout(counted, counted, tuple(spans))
 
     def watch(self, hooks: Hooks, watched: Watched) -> None:
