@@ -11,7 +11,15 @@ from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelCo
 from verl.workers.engine import EngineRegistry
 
 
-def build(path: Path, strategy: str, *, model_type: str = "language_model", lr: float = 0.0, **config: Any) -> Any:
+def build(
+    path: Path,
+    strategy: str,
+    *,
+    model_type: str = "language_model",
+    lr: float = 0.0,
+    model: dict[str, Any] | None = None,
+    **config: Any,
+) -> Any:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
 
     Args:
@@ -19,14 +27,16 @@ def build(path: Path, strategy: str, *, model_type: str = "language_model", lr: 
         strategy: ``fsdp`` or ``fsdp2``.
         model_type: or ``value_model``.
         lr: of the optimizer.
+        model: more of `HFModelConfig`.
         config: more of `FSDPEngineConfig`.
     """
-    model = HFModelConfig(path=str(path), load_tokenizer=False, use_remove_padding=False, override_config=_EAGER)
-    model.model_type = model_type
+    options = {"load_tokenizer": False, "use_remove_padding": False, "override_config": _EAGER} | (model or {})
+    model_config = HFModelConfig(path=str(path), **options)
+    model_config.model_type = model_type
     return EngineRegistry.new(
         model_type,
         strategy,
-        model_config=model,
+        model_config=model_config,
         engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=_FLOAT32, **config),
         optimizer_config=FSDPOptimizerConfig(lr=lr, weight_decay=0.0, lr_warmup_steps=0, total_training_steps=10),
         checkpoint_config=CheckpointConfig(),

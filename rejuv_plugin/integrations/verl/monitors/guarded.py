@@ -1,12 +1,16 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A monitor that fails in the middle of verl's forward must not end the job."""
+"""What hooks into verl's work may fail, but not end it."""
 
+import functools
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 
 class Guard:
-    """A ``with`` block that keeps the first exception for `check` and lets nothing but exits of the process through."""
+    """Keeps the first exception, for `check`: of a ``with`` block, or of a function that it wraps. Exits of the process
+    pass."""
 
     error: Exception | None = None
 
@@ -18,6 +22,18 @@ class Guard:
             self.error = self.error or error
             return True
         return False
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, which gives None when it fails, and is not run any more when something has failed."""
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self.error is None:
+                with self:
+                    return function(*args, **kwargs)
+            return None
+
+        return guarded
 
     def check(self) -> None:
         """Raise what was kept."""

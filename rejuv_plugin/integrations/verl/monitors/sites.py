@@ -1,0 +1,185 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks on a model's modules that know which tokens they look at."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from ....monitors.attention import AttentionMonitor
+from ....monitors.neurons import NeuronMonitor
+from ....monitors.representation import RankMonitor
+from .guarded import Guard
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one sequence is in the first two dimensions of an activation."""
+
+    along: slice
+    """In the dimension of tokens."""
+    at: int
+    """In the other one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a micro-batch are in this rank's activations."""
+
+    counted: Tensor
+    """Bool, of the first two dimensions of what an MLP reads: real tokens, of sequences that are no copies."""
+    residual: Tensor
+    """The same for the residual stream, which may be cut up over ranks; each token is counted on one of them."""
+    sequences: tuple[Span, ...]
+    """Those that are counted, in what the attention kernel reads."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Of the whole model's decoder, the same on every rank."""
+
+    layers: int
+    hidden: int
+    width: int
+    """The most MLP neurons that a layer has, of all its experts."""
+
+    @classmethod
+    def of(cls, hf_config: Any) -> "ModelShape":
+        config = hf_config.get_text_config()
+        experts = next((n for n in (getattr(config, name, None) for name in _EXPERTS) if n), 0)
+        dense = getattr(config, "intermediate_size", None) or 0
+        routed = experts * (getattr(config, "moe_intermediate_size", None) or dense)
+        return cls(config.num_hidden_layers, config.hidden_size, max(dense, routed))
+
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The monitors that look at a pass, those that are on, each with what its hooks are run by."""
+
+    neurons: tuple[NeuronMonitor, Guard] | None
+    ranks: tuple[RankMonitor, Guard] | None
+    attention: tuple[AttentionMonitor, Guard] | None
+
+
+class Sites(Protocol):
+    """Where to look in an engine's model."""
+
+    shape: ModelShape
+    multiple: int
+    """Of what the number of micro-batches must be one."""
+    options: dict[str, Any]
+    """What verl reads from a batch beside its tensors."""
+    modules: Sequence[nn.Module]
+
+    def layouts(self, marks: Sequence[TensorDict]) -> list[Layout]:
+        """Of micro-batches, on the device, whose token ids are 1 where a token counts, else 0."""
+
+    def watch(self, hooks: "Hooks", watched: Watched) -> None:
+        """Hook this rank's layers."""
+
+
+class Turns:
+    """Which micro-batch it is: modules see them in order, in the forward pass and, when their activations are not kept
+    but computed again, once more within the backward pass."""
+
+    def __init__(self) -> None:
+        self._seen = [0, 0]
+
+    def next(self) -> tuple[int, bool]:
+        """Its number, and whether this is the second time."""
+        # torch's own checkpointing asks the same way.
+        again = torch._C._current_graph_task_id() != -1
+        self._seen[again] += 1
+        return self._seen[again] - 1, again
+
+
+class Hooks:
+    """To be removed by closing ``stack``.
+
+    Args:
+        layouts: of the micro-batches.
+        stack: what undoes all.
+    """
+
+    def __init__(self, layouts: Sequence[Layout], stack: ExitStack) -> None:
+        self.layouts, self.stack = layouts, stack
+
+    def inputs(
+        self,
+        module: nn.Module,
+        guard: Guard,
+        see: Callable[..., None],
+        see_gradient: Callable[[Tensor, Layout], None] | None = None,
+    ) -> None:
+        """Show the positional arguments of a module, and the gradient with respect to the first, once a micro-batch.
+
+        Args:
+            module: whose forward pass.
+            guard: of what sees.
+            see: gets the layout, then the arguments, to be left as they are.
+            see_gradient: gets the layout, and the gradient, to be left as it is.
+        """
+        turns, awaited = Turns(), set()
+
+        @guard
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            turn, again = turns.next()
+            layout = self.layouts[turn]
+            if not again:
+                see(layout, *args)
+            # Where activations are computed again, the first pass may have had no graph.
+            if see_gradient and args[0].requires_grad and turn not in awaited:
+                awaited.add(turn)
+                args[0].register_hook(guard(lambda gradient: see_gradient(layout, gradient)))
+
+        self.stack.callback(module.register_forward_pre_hook(hook).remove)
+
+    def outputs(self, module: nn.Module, guard: Guard, see: Callable[[Layout, Tensor], None]) -> None:
+        """Show what a module returns, or the first of it, once a micro-batch."""
+        turns = Turns()
+
+        @guard
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            turn, again = turns.next()
+            if not again:
+                see(self.layouts[turn], output[0] if isinstance(output, tuple) else output)
+
+        self.stack.callback(module.register_forward_hook(hook).remove)
+
+
+def neuron_hooks(
+    hooks: Hooks, module: nn.Module, watched: tuple[NeuronMonitor, Guard], layer: int, first: int, width: int
+) -> None:
+    """Look at a dense MLP's down projection.
+
+    Args:
+        hooks: of this pass.
+        module: the down projection.
+        watched: who looks.
+        layer: its number in the model.
+        first: number of this rank's first neuron.
+        width: of all ranks' neurons.
+    """
+    monitor, guard = watched
+    monitor.has(layer, width)
+    hooks.inputs(
+        module,
+        guard,
+        lambda layout, h, *_: monitor.saw("redo", layer, h.detach()[layout.counted], first),
+        lambda layout, gradient: monitor.saw("grama", layer, gradient[layout.counted], first),
+    )
+
+
+def rank_hooks(hooks: Hooks, module: nn.Module, watched: tuple[RankMonitor, Guard], layer: int) -> None:
+    """Look at what a decoder layer leaves in the residual stream."""
+    monitor, guard = watched
+    if layer in monitor.places:
+        hooks.outputs(module, guard, lambda layout, hidden: monitor.saw(layer, hidden.detach()[layout.residual]))

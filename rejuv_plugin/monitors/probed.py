@@ -1,0 +1,36 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Monitors that look at a pass of the model over the probe set. All of them look at the same one."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from .monitor import Monitor, Sums
+
+Look = Callable[[str], None]
+"""Called with a monitor's name: sees to it that the pass of this step was run, and that this monitor saw it.
+Raises what kept it from seeing. Collective over all ranks."""
+
+
+class ProbeSetMonitor(Monitor):
+    """Args:
+    look: see `Look`.
+    every: steps between two passes.
+    """
+
+    def __init__(self, look: Look, every: int = 1) -> None:
+        self._look, self.every = look, every
+        self._tally = self.nothing()
+
+    @abstractmethod
+    def nothing(self) -> Sums:
+        """Zeros, of the names and shapes that every rank has."""
+
+    def forget(self) -> None:
+        """Drop what was seen."""
+        self._tally = self.nothing()
+
+    def sums(self) -> Sums:
+        self._look(self.name)
+        found, self._tally = self._tally, self.nothing()
+        return found

@@ -1,0 +1,127 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the probe-set monitors say, computed the long way: one whole model in float64, one sequence at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rejuv_plugin.probe.dialogue import Example
+
+
+def examples(vocabulary: int) -> list[Example]:
+    """Five sequences: no number of ranks but 1 and 5 divides them; one with a tool's tokens between two answers."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = {12: range(4, 12), 9: range(3, 9), 3: (2,), 15: (*range(5, 8), *range(11, 15)), 10: range(6, 10)}
+    return [
+        Example(tuple(torch.randint(3, vocabulary, (n,), generator=generator).tolist()), tuple(said))
+        for n, said in lengths.items()
+    ]
+
+
+def reference(model: Any, sequences: Sequence[Example]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Numbers, and values by layer.
+
+    Args:
+        model: of transformers; made float64.
+        sequences: with targets.
+    """
+    model = model.double().train(False).requires_grad_(True)
+    model.set_attn_implementation("eager")
+    model.set_experts_implementation("eager")
+    layers = model.model.layers
+    count = len(layers)
+    nll, entropy, tokens = 0.0, 0.0, 0
+    redo, grama = [[0.0] * count for _ in range(2)]
+    residual: list[list[np.ndarray]] = [[] for _ in range(count)]
+    attention: list[list[float]] = [[] for _ in range(count)]
+    normalised: list[list[float]] = [[] for _ in range(count)]
+    for sequence in sequences:
+        inner, outer, handles = {}, {}, []
+        for i, layer in enumerate(layers):
+            handles.append(layer.register_forward_hook(_keep(outer, i)))
+            handles.append(_reader(layer.mlp).register_forward_hook(_keep(inner, i)))
+        out = model(torch.tensor([sequence.ids]), output_attentions=True)
+        for handle in handles:
+            handle.remove()
+        log_p = out.logits[0].log_softmax(-1)
+        before = torch.tensor(sequence.targets) - 1
+        loss = -log_p[before, torch.tensor(sequence.ids)[before + 1]].sum()
+        loss.backward()
+        nll, tokens = nll + loss.item(), tokens + len(before)
+        entropy += -(log_p[before].exp() * log_p[before]).sum().item()
+        for i, layer in enumerate(layers):
+            residual[i].append(outer[i][1][0].detach().numpy())
+            h, g = _neurons(layer.mlp, *inner[i])
+            redo[i], grama[i] = redo[i] + h, grama[i] + g
+            length = len(sequence.ids)
+            for query in {max(0, length * k // 4 - 1) for k in (1, 2, 3, 4)}:
+                for p in out.attentions[i][0, :, query].detach().numpy():
+                    attention[i].append(-sum(x * np.log(x) for x in p if x > 0))
+                    if (seen := int((p > 0).sum())) > 1:
+                        normalised[i].append(attention[i][-1] / np.log(seen))
+    numbers = {"probe/nll": nll / tokens, "probe/entropy": entropy / tokens}
+    numbers["probe/rank_rows_per_feature"] = sum(len(s.ids) for s in sequences) / model.config.hidden_size
+    by_layer = {
+        "probe/attention_entropy": [float(np.mean(x)) for x in attention],
+        "probe/attention_entropy_normalised": [float(np.mean(x)) for x in normalised],
+    }
+    for name, totals in (("redo", redo), ("grama", grama)):
+        scores = [total / total.mean() for total in totals]
+        for q in (1, 5, 50):
+            by_layer[f"probe/{name}_p{q:02d}"] = [float(np.percentile(s, q)) for s in scores]
+        for tau in (0.025, 0.1):
+            by_layer[f"probe/{name}_dormant_{tau}"] = [float(np.mean(s <= tau)) for s in scores]
+    looked_at = {max(0, count * k // 4 - 1) for k in (1, 2, 3, 4)}
+    ranks = [_ranks(np.concatenate(rows)) if i in looked_at else [np.nan] * 3 for i, rows in enumerate(residual)]
+    for name, values in zip(("effective_rank", "threshold_rank", "stable_rank"), zip(*ranks, strict=True), strict=True):
+        by_layer[f"probe/{name}"] = list(values)
+    return numbers, by_layer
+
+
+def _reader(mlp: Any) -> Any:
+    return mlp.experts if hasattr(mlp, "experts") else mlp.down_proj
+
+
+def _keep(seen: dict, i: int) -> Any:
+    def hook(_: Any, args: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        output.retain_grad()
+        seen[i] = args, output
+
+    return hook
+
+
+def _neurons(mlp: Any, args: Any, output: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over tokens of absolute activations and of absolute gradients: these by the chain rule from the output's."""
+    if not hasattr(mlp, "experts"):
+        h, gradient = args[0], output.grad @ mlp.down_proj.weight
+        return (t.detach()[0].abs().sum(0).numpy() for t in (h, gradient))
+    hidden, index, weights = args
+    experts, found = mlp.experts, []
+    for e in range(experts.num_experts):
+        weight = torch.where(index == e, weights, 0).sum(-1)
+        at = weight > 0
+        h = experts._apply_gate(hidden[at] @ experts.gate_up_proj[e].T) * weight[at, None]
+        found.append((h.detach().abs().sum(0), (output.grad[at] @ experts.down_proj[e]).detach().abs().sum(0)))
+    return tuple(torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+
+
+def _ranks(matrix: np.ndarray) -> list[float]:
+    sigma = np.linalg.svd(matrix, compute_uv=False)
+    p = sigma / sigma.sum()
+    threshold = next(k for k in range(1, len(p) + 1) if p[:k].sum() >= 0.99)
+    return [float(np.exp(-(p * np.log(p)).sum())), float(threshold), float((sigma**2).sum() / sigma[0] ** 2)]
+
+
+def assert_equal(found: Any, expected: tuple[dict[str, float], dict[str, list[float]]], relative: float) -> None:
+    """``found``: `Values.numbers` and `Values.layers` of all monitors together."""
+    numbers, layers = expected
+    assert found[0].keys() == numbers.keys()
+    assert found[1].keys() == layers.keys()
+    for name, value in numbers.items():
+        np.testing.assert_allclose(found[0][name], value, rtol=relative, err_msg=name)
+    for name, values in layers.items():
+        np.testing.assert_allclose(found[1][name], values, rtol=relative, err_msg=name)
