@@ -8,7 +8,9 @@ term, no entropy bonus.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from evaluate import sample
@@ -28,6 +30,16 @@ class RL:
     group: int = 8
     lr: float = 3e-4
     max_response: int = 16
+
+
+class Watcher(Protocol):
+    """Sees each step; changes nothing."""
+
+    def before_update(self, prompt: torch.Tensor, answers: Sequence[list[int]], rewards: torch.Tensor) -> None:
+        """Gradients are there and not clipped. ``[B, P]`` prompts, B answers, ``[prompts, group]`` rewards."""
+
+    def after_update(self, step: int, lr: float) -> None:
+        """Of ``step``, from 1."""
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
@@ -57,14 +69,19 @@ def policy_loss(
 
 
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Settings, rl: RL, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    rl: RL,
+    seed: int,
+    watcher: Watcher | None = None,
 ) -> list[float]:
     """Train ``model`` in place. Returns the mean reward of each step's answers, before its update."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rl.lr, weight_decay=0.0)
     pool, order = rl_prompts(settings, seed), random.Random(f"grpo-{seed}")
     torch.manual_seed(seed)
     curve = []
-    for _ in range(rl.steps):
+    for step in range(1, rl.steps + 1):
         problems = order.sample(pool, rl.prompts)
         sampled = sample(model.eval(), tokenizer, problems, rl.group, rl.max_response)
         correct = [is_solution(text.strip(), problems[i // rl.group]) for i, text in enumerate(sampled.texts)]
@@ -75,6 +92,10 @@ def train(
         loss = policy_loss(model.train(), prompt, sampled.ids, advantages(rewards).flatten())
         optimizer.zero_grad()
         loss.backward()
+        if watcher:
+            watcher.before_update(prompt, sampled.ids, rewards)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if watcher:
+            watcher.after_update(step, rl.lr)
     return curve

@@ -4,18 +4,23 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from transformers import AutoConfig
 from verl.utils import tensordict_utils
 
+from ....checkpoint import read_checkpoint
 from ....config.monitors import MonitorProbeConfig
 from ....errors import InputError
 from ....probe.calibration import read_dialogues
 from ....probe.dialogue import Example, tokenize
+from ....probe.load import load_tokenizer
+from ..job import Job
 
 KEY = "rejuvenation.monitors.probe_set.data"
 _MODEL = "actor_rollout_ref.model.path"
@@ -49,6 +54,21 @@ def read_probe_set(settings: MonitorProbeConfig, tokenizer: Any, hf_config: Any)
             "give shorter prompts, or more max_tokens",
         )
     return examples[: settings.examples]
+
+
+def probe_set_of(job: Job) -> list[Example]:
+    """The job's probe set: ``monitors.probe_set.data``, else the calibration data; empty without either, or if no
+    monitor looks at it. Reads the tokenizer of the SFT checkpoint.
+
+    Raises:
+        InputError: `read_probe_set`.
+    """
+    monitors, data = job.settings.monitors, job.settings.monitors.probe_set.data or job.settings.reset.calibration
+    if not data or not any((monitors.probe, monitors.neurons, monitors.ranks, monitors.attention)):
+        return []
+    sft = read_checkpoint(job.sft_path, _MODEL)
+    config = AutoConfig.from_pretrained(sft.root, trust_remote_code=False)
+    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(sft), config)
 
 
 def batch_of(
