@@ -11,7 +11,17 @@ from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelCo
 from verl.workers.engine import EngineRegistry
 
 
-def build(path: Path, strategy: str, *, model_type: str = "language_model", lr: float = 0.0, **config: Any) -> Any:
+def build(
+    path: Path,
+    strategy: str,
+    *,
+    model_type: str = "language_model",
+    lr: float = 0.0,
+    lora_rank: int = 0,
+    packed: bool = False,
+    dtype: str = "fp32",
+    **config: Any,
+) -> Any:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
 
     Args:
@@ -19,22 +29,31 @@ def build(path: Path, strategy: str, *, model_type: str = "language_model", lr: 
         strategy: ``fsdp`` or ``fsdp2``.
         model_type: or ``value_model``.
         lr: of the optimizer.
+        lora_rank: of an adapter on all linear modules; 0 is none.
+        packed: the model is prepared for sequences without padding; whether a batch is packed, it says itself.
+        dtype: of parameters in the forward.
         config: more of `FSDPEngineConfig`.
     """
-    model = HFModelConfig(path=str(path), load_tokenizer=False, use_remove_padding=False, override_config=_EAGER)
+    model = HFModelConfig(
+        path=str(path),
+        load_tokenizer=False,
+        use_remove_padding=packed,
+        override_config=_EAGER,
+        lora_rank=lora_rank,
+    )
+    precision = {"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     model.model_type = model_type
     return EngineRegistry.new(
         model_type,
         strategy,
         model_config=model,
-        engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=_FLOAT32, **config),
+        engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=precision, **config),
         optimizer_config=FSDPOptimizerConfig(lr=lr, weight_decay=0.0, lr_warmup_steps=0, total_training_steps=10),
         checkpoint_config=CheckpointConfig(),
     )
 
 
 _EAGER = {"attn_implementation": "eager"}
-_FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def exported(engine: Any) -> dict[str, torch.Tensor]:
