@@ -18,6 +18,7 @@ def build(
     model_type: str = "language_model",
     lr: float = 0.0,
     model: dict[str, Any] | None = None,
+    dtype: str = "fp32",
     **config: Any,
 ) -> Any:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
@@ -28,23 +29,24 @@ def build(
         model_type: or ``value_model``.
         lr: of the optimizer.
         model: more of `HFModelConfig`.
+        dtype: of parameters in the forward.
         config: more of `FSDPEngineConfig`.
     """
     options = {"load_tokenizer": False, "use_remove_padding": False, "override_config": _EAGER} | (model or {})
     model_config = HFModelConfig(path=str(path), **options)
     model_config.model_type = model_type
+    precision = {"param_dtype": dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     return EngineRegistry.new(
         model_type,
         strategy,
         model_config=model_config,
-        engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=_FLOAT32, **config),
+        engine_config=FSDPEngineConfig(strategy=strategy, use_torch_compile=False, mixed_precision=precision, **config),
         optimizer_config=FSDPOptimizerConfig(lr=lr, weight_decay=0.0, lr_warmup_steps=0, total_training_steps=10),
         checkpoint_config=CheckpointConfig(),
     )
 
 
 _EAGER = {"attn_implementation": "eager"}
-_FLOAT32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 
 
 def exported(engine: Any) -> dict[str, torch.Tensor]:

@@ -38,6 +38,7 @@ def build(
     offload: bool = False,
     lr: float = 1e-2,
     weight_decay: float = 0.01,
+    dtype: str = "bfloat16",
 ) -> MegatronEngine:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
 
@@ -48,6 +49,7 @@ def build(
         forward_only: as the KL reference is; no optimizer.
         offload: parameters and optimizer state are on the "host" between uses.
         lr, weight_decay: of the optimizer.
+        dtype: of parameters and activations.
     """
     model = HFModelConfig(path=str(path))
     model.model_type = model_type
@@ -68,6 +70,8 @@ def build(
         micro_batch_size_per_gpu=2,
         infer_micro_batch_size_per_gpu=2,
     )
+    # verl's configuration admits 16 bits only, its engine others too.
+    object.__setattr__(engine, "dtype", dtype)
     return EngineRegistry.new(
         model_type,
         "megatron",

@@ -1,0 +1,71 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The monitors of tokens and gradients on verl's Megatron engine, against an unsharded model."""
+
+from pathlib import Path
+
+import pytest
+import rollouts
+import torch
+from rank_server import Server
+
+from megatron_cpu import models
+from megatron_cpu.topology import Topology
+
+
+def steps() -> list:
+    return [rollouts.rollouts(seed, models.VOCABULARY) for seed in range(2)]
+
+
+def look(path: Path, topology: Topology, dtype: str) -> tuple[dict, list[float]]:
+    """On a rank."""
+    from megatron_cpu import engines
+
+    engine = engines.build(path, topology, lr=0.0, weight_decay=0.0, offload=topology.dp == 2, dtype=dtype)
+    return rollouts.measured(engine, steps(), 0.7, calculate_entropy=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "topology", "dtype", "tolerance"),
+    [
+        ("qwen2", Topology(), "float32", 1e-5),
+        ("qwen2_tied", Topology(tp=2, pp=2), "float32", 1e-5),
+        ("qwen3", Topology(pp=2, vpp=2, packed=False), "float32", 1e-5),
+        ("qwen2", Topology(dp=2, tp=2, vanilla=True), "float32", 1e-5),
+        ("qwen3_moe", Topology(ep=2), "float32", 1e-5),
+        ("qwen3_moe", Topology(tp=2, ep=2, etp=1), "float32", 1e-5),
+        # As verl trains: activations and their gradients have a bfloat16's digits.
+        ("qwen3_moe", Topology(tp=2, ep=2, etp=2), "bfloat16", 5e-3),
+    ],
+    ids=str,
+)
+def test_values_are_those_of_an_unsharded_model(
+    server: Server, tmp_path: Path, model: str, topology: Topology, dtype: str, tolerance: float
+) -> None:
+    path = models.save(tmp_path / model, model, seed=1)
+    found = server.run(look, topology.world, path, topology, dtype)
+    expected = rollouts.expected(path, steps(), 0.7)
+    norms = next(norms for _, norms in found if norms)
+    for values, _ in found:
+        assert values == found[0][0]
+        for key, value in expected.items():
+            assert values[key] == pytest.approx(value, rel=tolerance), key
+        squares = torch.tensor(norms).double().square()
+        assert values["grad_norm"] == pytest.approx(squares.mean().sqrt().item(), rel=1e-5)
+
+
+def learn(path: Path, topology: Topology, watched: bool) -> tuple[dict, list[dict]]:
+    """On a rank."""
+    from megatron_cpu import engines
+
+    return rollouts.five_steps(engines.build(path, topology), watched, engines.exported)
+
+
+@pytest.mark.parametrize(("model", "topology"), [("qwen2", Topology(tp=2)), ("qwen3_moe", Topology(ep=2))], ids=str)
+def test_monitors_do_not_change_a_bit(server: Server, tmp_path: Path, model: str, topology: Topology) -> None:
+    path = models.save(tmp_path / model, model, seed=1)
+    with_monitors, without = (server.run(learn, 2, path, topology, watched)[0] for watched in (True, False))
+    assert with_monitors[0].keys() == without[0].keys()
+    assert all(torch.equal(tensor, without[0][name]) for name, tensor in with_monitors[0].items())
+    # The policy was seen to change.
+    assert len({said["entropy"] for said in with_monitors[1]}) == 5
