@@ -61,14 +61,17 @@ def page(runs: Sequence[Run], catalogue: Sequence["Metric"]) -> str:
     Args:
         runs: at least one, in the order of their colours.
         catalogue: the monitors' metrics, for tables and axes; others are shown without words.
+
+    Raises:
+        InputError: so many runs that no page could hold them.
     """
     meanings = Meanings(catalogue)
-    text = ""
     for most in (300, 150, 75, 30, 10):
         text = _page(runs, meanings, most)
         if len(text.encode()) < LIMIT:
-            break
-    return text
+            return text
+    got = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    raise InputError("RUN_DIR", f"what fits on a page of {LIMIT / 1e6:g} MB", got, "compare fewer at a time")
 
 
 def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
@@ -80,10 +83,10 @@ def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
         figures = "".join(figures_of(section, metrics, runs, meanings, most))
         blurb = f'<p class="soft">{safe(section.blurb)}</p>' if section.blurb else ""
         parts.append(f'<h2 id="s{index}">{safe(section.title)}</h2>{blurb}<div class="figures">{figures}</div>')
-    parts.append(_maps(runs, meanings, most))
-    parts += [last_values(runs, meanings), glossary(meanings)]
+    maps = _maps(runs, meanings, most)
+    parts += [maps, last_values(runs, meanings), glossary(meanings)]
     links = [(f"s{index}", section.title) for index, (section, _) in enumerate(sections)]
-    links += [("layers", "Layers")] if any(run.layers for run in runs) else []
+    links += [("layers", "Layers")] if maps else []
     links += [("values", "Last values"), ("glossary", "Glossary")]
     menu = "".join(f'<a href="#{identity}">{safe(name)}</a>' for identity, name in links)
     return (

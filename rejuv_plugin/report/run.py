@@ -112,6 +112,8 @@ def _drawable(value: float | None) -> float | None:
 
 def thinned(points: Points, most: int) -> Points:
     """At most ``most`` points: means over equally many successive ones, at the last step of each."""
-    every = max(1, -(-len(points) // most))
+    if len(points) <= most:
+        return points
+    every = -(-len(points) // most)
     chunks = [points[start : start + every] for start in range(0, len(points), every)]
     return [(chunk[-1][0], fmean(value for _, value in chunk)) for chunk in chunks]

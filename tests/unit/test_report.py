@@ -1,0 +1,339 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The report of runs: one well-formed page that loads nothing, whatever the runs are called and have seen."""
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+import struct
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from monitored_runs import CATALOGUE, LAYERS, steps_of, write_run
+
+from rejuv_plugin.cli import main
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
+from rejuv_plugin.monitors.rules import RULES
+from rejuv_plugin.report.axes import scale, step_ticks
+from rejuv_plugin.report.layer_map import _png
+from rejuv_plugin.report.page import LIMIT, page
+from rejuv_plugin.report.run import load_runs, thinned
+
+VOID = {"meta", "line", "polyline", "polygon", "circle", "path", "image"}
+ATTRIBUTES = {
+    *(
+        "charset",
+        "name",
+        "content",
+        "http-equiv",
+        "lang",
+        "id",
+        "class",
+        "href",
+        "download",
+        "open",
+        "scope",
+        "tabindex",
+    ),
+    *("viewbox", "role", "aria-labelledby", "aria-label", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d"),
+    *("width", "height", "points", "text-anchor", "preserveaspectratio"),
+}
+
+
+class Page(HTMLParser):
+    """Checks tags as it reads; keeps texts, links and figures."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.links: list[dict] = []
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+        assert len(set(self.ids)) == len(self.ids)
+        assert set(self.references) <= set(self.ids)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        assert tag not in ("script", "iframe", "img", "object", "base", "form", "link")
+        assert values.keys() <= ATTRIBUTES, values.keys() - ATTRIBUTES
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.references += (values.get("aria-labelledby") or "").split()
+        if tag == "a":
+            self.links.append(values)
+            if values["href"].startswith("#"):
+                self.references.append(values["href"][1:])
+        if "href" in values:
+            assert values["href"].startswith(("#", "data:text/csv;base64,", "data:image/png;base64,"))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def checked(html: str) -> Page:
+    assert html.startswith("<!DOCTYPE html>")
+    assert len(html.encode()) < LIMIT
+    assert not re.search(r"https?:|url\(|@import|src=", html)
+    assert not re.search(r"\b(nan|inf)\b", re.sub('base64,[^"]*', "", html))
+    return Page(html)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    starts = {"over": (0, 0.15, 0.1), "rejuvenated": (1, 0.31, 0.5), "moderate": (2, 0.5, 0.6)}
+    return [write_run(root / name, *how) for name, how in starts.items()]
+
+
+def test_three_runs(three: list[Path]) -> None:
+    html = page(load_runs(three, "RUN_DIR"), CATALOGUE)
+    seen = checked(html)
+    text = " ".join(seen.texts)
+    assert html == page(load_runs(three, "RUN_DIR"), CATALOGUE)
+    assert text.index("low_entropy_at_start") < text.index("At a glance") < text.rindex("Reward and validation")
+    for part in ("over", "rejuvenated", "moderate", "1 alarm on", "no alarm", "Layers over time", "Glossary"):
+        assert part in text
+    for rule in RULES:
+        assert rule.condition in text
+    for row in CATALOGUE:
+        assert row.meaning in text
+        assert row.name in text
+    # Layered: drift, gradients and three of the probe, for each run.
+    assert sum("relative L2, by layer" in data for data in seen.texts) == 3
+    assert seen.tags.count("figure") == len([link for link in seen.links if "download" in link])
+    assert seen.tags.count("svg") == seen.tags.count("desc") == seen.tags.count("figure")
+    assert ":root{" in html
+    assert "prefers-color-scheme:dark" in html
+
+
+def test_downloads_are_what_was_measured(three: list[Path]) -> None:
+    runs = load_runs(three, "RUN_DIR")
+    links = {link["download"]: link["href"] for link in checked(page(runs, CATALOGUE)).links if "download" in link}
+
+    def rows(name: str) -> list[list[str]]:
+        return list(csv.reader(io.StringIO(base64.b64decode(links[name].partition(",")[2]).decode())))
+
+    head, *entropy = rows("entropy.csv")
+    assert head == ["metric", "run", "step", "value", "q05", "q95"]
+    expected = [[run.name, str(step), str(v)] for run in runs for step, v in run.metrics["actor/plasticity/entropy"]]
+    assert [row[1:4] for row in entropy] == expected
+    head, *ranks = rows("probe_effective_rank_over.csv")
+    assert head == ["step", *(f"layer {layer}" for layer in range(LAYERS))]
+    assert [row[0] for row in ranks] == ["1", "11", "21", "31"]
+    assert ranks[0][3] == "", "a layer without a value"
+    assert [row[4] for row in ranks] == ["25.0"] * 4
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\ud800\x00{}%s]]>--><!--"
+
+
+def test_hostile_names_are_only_text(tmp_path: Path) -> None:
+    directory = tmp_path / "x\"><img onerror='alert(3)'>&"
+    history = History(directory / PLASTICITY)
+    for step in range(1, 7):
+        metrics = {
+            HOSTILE: float(step),
+            f"actor/plasticity/{HOSTILE}_layers/q50": 1.0 * step,
+            "val-core/<b>/mean@1": 0.5,
+        }
+        history.add(step_record(step, metrics, {f"actor/plasticity/{HOSTILE}": [1.0, 2.0]}))
+    told = {"step": 3, "name": HOSTILE, "event": "raised", "since": 1, "seen": HOSTILE, "why": HOSTILE, "try": HOSTILE}
+    History(directory / ALARMS).add(told)
+    rows = [replace(CATALOGUE[0], name=HOSTILE, unit=HOSTILE, meaning=HOSTILE, healthy=HOSTILE, source=HOSTILE)]
+    html = page(load_runs([directory, write_run(tmp_path / "b", 0, 0.3, 0.1)], "RUN_DIR"), rows)
+    seen = Page(html)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "<b>/" not in html
+    assert (
+        sum(HOSTILE.replace("\ud800", "?").replace("\x00", "") in text.replace("\x00", "") for text in seen.texts) > 8
+    )
+    html.encode("utf-8")
+
+
+def test_a_run_without_alarms_file_is_judged_by_the_rules(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run", 0, 0.1, 0.1)
+    (told,) = load_runs([directory], "RUN_DIR")
+    (directory / ALARMS).unlink()
+    (judged,) = load_runs([directory], "RUN_DIR")
+    assert judged.alarms == told.alarms
+    assert [alarm.name for alarm in judged.alarms] == ["low_entropy_at_start"]
+
+
+def test_an_alarm_that_ended(tmp_path: Path) -> None:
+    history = History(tmp_path / PLASTICITY)
+    for step in range(1, 41):
+        history.add(step_record(step, {"actor/plasticity/entropy_drop": 0.6 if 10 <= step < 20 else 0.1}, {}))
+    (run,) = load_runs([tmp_path], "RUN_DIR")
+    ((alarm),) = run.alarms
+    assert (alarm.name, alarm.since, alarm.step, alarm.ended) == ("entropy_collapse", 10, 12, 24)
+    text = " ".join(checked(page([run], ())).texts)
+    assert "1 alarm, ended" in text
+    assert "1 of 8 rules had their metrics (without: low_entropy_at_start" in text
+
+
+def test_a_run_that_says_nothing_about_plasticity_is_not_called_healthy(tmp_path: Path) -> None:
+    History(tmp_path / PLASTICITY).add(step_record(1, {"critic/score/mean": 0.1}, {}))
+    text = " ".join(checked(page(load_runs([tmp_path], "RUN_DIR"), ())).texts)
+    assert "not judged" in text
+    assert "no alarm " not in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0], [5.0], [-1e-320, 1e-320], [1e308, -1e308], [1e299, -1e299], [1e-299, 2e-299], [0.1, 0.1 + 1e-17],
+        [1.0000000001, 1.0], [-5.0, -4.0], [6.2e-9, 7e-9], [123456.0, 123457.0], [1e15, 1e15 + 1],
+        [float("1e999"), 1.0],
+    ],
+)  # fmt: skip
+def test_any_numbers_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
+    with (tmp_path / PLASTICITY).open("w") as file:
+        for step, value in enumerate(values, 2**40):
+            line = {"step": step, "metrics": {"a": value, "b": 1.0}, "layers": {"c": [value, None]}}
+            file.write(json.dumps(line) + "\n")
+    checked(page(load_runs([tmp_path], "RUN_DIR"), ()))
+
+
+def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
+    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=60)], "RUN_DIR")
+    many = [replace(runs[0], name=f"run {index}") for index in range(12)]
+    text = " ".join(checked(page(many, CATALOGUE)).texts)
+    assert "each point: mean over up to 3 steps" in text
+
+
+def test_what_no_page_can_hold_is_refused(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rejuv_plugin.report.page.LIMIT", 50_000)
+    with pytest.raises(InputError) as caught:
+        page(load_runs(three, "RUN_DIR"), CATALOGUE)
+    assert str(caught.value).startswith("RUN_DIR: expected what fits on a page of 0.05 MB, got 3 runs. Fix: ")
+
+
+def test_names_are_the_shortest_that_tell_runs_apart(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path / part / "run", 0, 0.3, 0.1, steps=2) for part in ("a", "b")]
+    assert [run.name for run in load_runs(paths, "RUN_DIR")] == ["a/run", "b/run"]
+    assert [run.name for run in load_runs(paths[:1], "RUN_DIR")] == ["run"]
+
+
+def test_axes_are_round_and_hold_their_values() -> None:
+    axis = scale([6.2e-9, 7.0e-9])
+    assert axis.exponent == -9
+    assert axis.unit == " (×10⁻⁹)"  # noqa: RUF001
+    assert axis.labels == ("6.2", "6.4", "6.6", "6.8", "7.0")
+    assert scale([0.2, 0.9]).ticks[0] == 0.0
+    for values in ([0.0, 1.0], [-3.0, 8.0], [1e-7, 3e5], [99.0, 101.0]):
+        axis = scale(values)
+        assert all(0 <= axis.share(value) <= 1 + 1e-9 for value in values)
+        assert len(set(axis.labels)) == len(axis.labels) == len(axis.ticks) >= 3
+    assert step_ticks(1, 40) == [10, 20, 30, 40]
+    assert step_ticks(7, 7) == [7]
+
+
+def test_thinning_keeps_the_mean_and_the_last_step() -> None:
+    points = [(step, float(step)) for step in range(1, 101)]
+    thin = thinned(points, 30)
+    assert thin[0] == (4, 2.5)
+    assert thin[-1] == (100, 98.5)
+    assert len(thin) == 25
+    assert thinned([], 30) == []
+
+
+def test_a_map_is_a_picture_of_its_values() -> None:
+    data = base64.b64decode(_png([[0.0, 1.0], [None, 0.5]], (0.0, 1.0)))
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", data[16:24]) == (2, 2)
+    start = data.index(b"IDAT") + 4
+    pixels = zlib.decompress(data[start : data.index(b"IEND") - 8])
+    top, bottom = pixels[1:9], pixels[10:18]
+    assert (top[:4].hex(), top[4:].hex()) == ("440154ff", "fde725ff")
+    assert bottom[:4] == bytes(4)
+    assert math.dist(bottom[4:7], bytes.fromhex("21918c")) < 6, "viridis in the middle"
+
+
+# The command
+
+
+def rejuv(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["report", *arguments])
+    return caught.value.code or 0
+
+
+def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "new" / "report.html"
+    assert rejuv(*map(str, three), "--output", str(output)) == 0
+    out, err = capsys.readouterr()
+    assert out == f"3 runs, 2 alarms on: {output}\n"
+    assert err == ""
+    first = output.read_text()
+    checked(first)
+    assert rejuv(str(three[0]), "--output", str(output)) == 0
+    assert output.read_text() != first, "an older report is replaced"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda root: ["gone"], "gone: expected the directory of a run, got nothing there"),
+        (lambda root: ["file"], "file: expected the directory of a run, got a file"),
+        (lambda root: ["empty"], "empty: expected a readable plasticity.jsonl, got "),
+        (lambda root: ["none"], "none: expected at least one step, got none in "),
+        (lambda root: ["broken"], "broken: expected lines that the monitors wrote, got another at "),
+        (lambda root: ["good", "broken_alarms"], "broken_alarms: expected lines that the monitors wrote, got another"),
+        (lambda root: ["good", "./good"], "RUN_DIR: expected different runs, got the same directory twice"),
+        (lambda root: ["good", "--output", "out.pdf"], "--output: expected a .html file, got out.pdf"),
+        (
+            lambda root: ["good", "--output", "other.html"],
+            "--output: expected a new file, or an older report to replace",
+        ),
+        (lambda root: ["good", "--output", "folder.html"], "--output: expected a new file, or an older report"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, make, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "none", "broken", "broken_alarms", "folder.html"):
+        (tmp_path / name).mkdir()
+    write_run(tmp_path / "good", 0, 0.3, 0.1, steps=3)
+    write_run(tmp_path / "broken_alarms", 0, 0.3, 0.1, steps=3)
+    (tmp_path / "broken_alarms" / ALARMS).write_text('{"step": 1}\n')
+    (tmp_path / "none" / PLASTICITY).touch()
+    (tmp_path / "broken" / PLASTICITY).write_text('<html>\n{"step": 1, "metrics": {}}\n')
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other.html").write_text("<html>mine</html>")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    arguments = make(tmp_path)
+    assert rejuv(*arguments, *([] if "--output" in arguments else ["--output", "out.html"])) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"rejuv: {says}")
+    assert "Fix: " in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_made_up_runs_are_like_real_ones() -> None:
+    (step, metrics, layers), *_ = steps_of(0, 0.3, 0.1)
+    assert step == 1
+    assert {name for rule in RULES for name in rule.reads} <= metrics.keys()
+    assert all(len(row) == LAYERS for row in layers.values())
