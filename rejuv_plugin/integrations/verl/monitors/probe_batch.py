@@ -1,8 +1,7 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The probe set: some dialogues that are never trained on, and this rank's part of them as a batch of verl's."""
+"""This rank's part of the probe set, as a batch of verl's."""
 
-import sys
 from collections.abc import Sequence
 from math import ceil
 from typing import Any
@@ -12,43 +11,9 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils
 
-from ....config.monitors import MonitorProbeConfig
-from ....errors import InputError
-from ....probe.calibration import read_dialogues
-from ....probe.dialogue import Example, tokenize
+from ....probe.dialogue import Example
 
-KEY = "rejuvenation.monitors.probe_set.data"
-_MODEL = "actor_rollout_ref.model.path"
 _SEQUENCES = 2
-
-
-def read_probe_set(settings: MonitorProbeConfig, tokenizer: Any, hf_config: Any) -> list[Example]:
-    """The first dialogues of the file, as the model sees them, cut to ``max_tokens``.
-
-    Args:
-        settings: with ``data``.
-        tokenizer: of the model: a fast one, with a chat template.
-        hf_config: of the model, for its context and its vocabulary.
-
-    Returns:
-        At most ``examples`` of them, each with response tokens, the same on every rank.
-
-    Raises:
-        InputError: see `probe.calibration.read_dialogues` and `probe.dialogue.tokenize`; also nothing left.
-    """
-    text = hf_config.get_text_config()
-    context, vocabulary = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
-    dialogues = read_dialogues(str(settings.data), KEY)[: settings.examples]
-    whole = tokenize(dialogues, tokenizer, context or sys.maxsize, vocabulary or sys.maxsize, KEY, _MODEL)
-    examples = [example for example in (e.first(settings.max_tokens) for e in whole) if example.targets]
-    if not examples:
-        raise InputError(
-            KEY,
-            f"responses within the first {settings.max_tokens} tokens",
-            "none",
-            "give shorter prompts, or more max_tokens",
-        )
-    return examples[: settings.examples]
 
 
 def batch_of(
