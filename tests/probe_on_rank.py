@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probe-set monitors of an engine, on a rank, with the hub's part played by one all_reduce."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from rejuv_plugin.config import MonitorsConfig
@@ -26,3 +27,39 @@ def measured(engine: Any, examples: Sequence[Example], **config: Any) -> tuple[d
             numbers |= values.numbers
             layers |= values.layers
     return numbers, layers
+
+
+def outcomes(engine: Any, examples: Sequence[Example]) -> dict[str, str]:
+    """By monitor, what it raised when it was asked for its sums."""
+    from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
+
+    found = {}
+    for monitor in probe_monitors(engine, examples, MonitorsConfig()):
+        try:
+            monitor.sums()
+            found[monitor.name] = ""
+        except Exception as error:
+            found[monitor.name] = repr(error)
+    return found
+
+
+def trained(engine: Any, examples: Sequence[Example], probed: bool, exported: Callable[[Any], dict]) -> dict:
+    """Weights after five steps, gradient norms and the random generator's state; with two passes between any steps."""
+    from functools import partial
+
+    from verl.workers.utils.losses import sft_loss
+
+    from rejuv_plugin.integrations.verl.monitors.probe_batch import batch_of
+
+    torch.manual_seed(0)
+    options = {"use_remove_padding": engine.engine_config.use_remove_padding, "use_fused_kernels": False}
+    rank, ranks = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    norms = []
+    for _ in range(5):
+        data, _ = batch_of(examples, rank, ranks, 1, options)
+        with engine.train_mode():
+            step = engine.train_batch(data, loss_function=partial(sft_loss, None))
+        norms.append(step["metrics"]["grad_norm"] if engine.is_mp_src_rank_with_outputs() else None)
+        if probed:
+            measured(engine, examples)
+    return {"weights": exported(engine), "norms": norms, "random": torch.get_rng_state()}

@@ -125,3 +125,14 @@ def assert_equal(found: Any, expected: tuple[dict[str, float], dict[str, list[fl
         np.testing.assert_allclose(found[0][name], value, rtol=relative, err_msg=name)
     for name, values in layers.items():
         np.testing.assert_allclose(found[1][name], values, rtol=relative, err_msg=name)
+
+
+def assert_same_training(alone: list[dict], probed: list[dict]) -> None:
+    """By rank, what `probe_on_rank.trained` gave without and with passes."""
+    for a, b in zip(alone, probed, strict=True):
+        assert a["norms"] == b["norms"]
+        assert torch.equal(a["random"], b["random"])
+        assert a["weights"].keys() == b["weights"].keys()
+        assert all(torch.equal(tensor, b["weights"][name]) for name, tensor in a["weights"].items())
+    norms = next(a["norms"] for a in alone if a["norms"][0] is not None)
+    assert len(set(norms)) == len(norms)

@@ -26,20 +26,50 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tu
     found = {}
     for variant in ("llama-biases", "mistral", "qwen3-moe", "gemma2"):
         path = tmp_path_factory.mktemp(variant)
-        model = architectures.make(variant)
+        # Which the probe must do without, and training not.
+        model = architectures.make(variant, attention_dropout=0.2)
         model.save_pretrained(path)
         found[variant] = path, probe_reference.reference(model, EXAMPLES)
     return found
 
 
-def look(path: Path, strategy: str, model: dict, config: dict) -> tuple[dict, dict]:
+def look(path: Path, strategy: str, model: dict, config: dict, **off: bool) -> tuple[dict, dict]:
     import probe_on_rank
 
     from fsdp_cpu import engines
 
     engine = engines.build(path, strategy, model=model, **config)
     engine.initialize()
-    return probe_on_rank.measured(engine, EXAMPLES)
+    return probe_on_rank.measured(engine, EXAMPLES, **off)
+
+
+def look_without_neurons(path: Path) -> tuple[dict, dict]:
+    return look(path, "fsdp2", {}, {}, neurons=False)
+
+
+def train(path: Path, strategy: str, probed: bool) -> dict:
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+
+    engine = engines.build(path, strategy, lr=1e-3, param_offload=True, optimizer_offload=True)
+    engine.initialize()
+    return probe_on_rank.trained(engine, EXAMPLES, probed, engines.exported)
+
+
+def look_with_a_hook_that_fails(path: Path) -> dict[str, str]:
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+    from rejuv_plugin.monitors.attention import AttentionMonitor
+
+    def fail(*_: object, **__: object) -> None:
+        raise ArithmeticError("in a hook")
+
+    AttentionMonitor.saw = fail
+    engine = engines.build(path, "fsdp2")
+    engine.initialize()
+    return probe_on_rank.outcomes(engine, EXAMPLES)
 
 
 @pytest.mark.parametrize(
@@ -62,3 +92,22 @@ def test_what_one_whole_model_says(
     path, expected = models[variant]
     for found in server.run(look, world, path, strategy, model, config):
         probe_reference.assert_equal(found, expected, 1e-5)
+
+
+def test_without_neurons_nothing_is_differentiated(server: Server, models: dict) -> None:
+    path, (numbers, layers) = models["mistral"]
+    left = {name: values for name, values in layers.items() if "redo" not in name and "grama" not in name}
+    probe_reference.assert_equal(server.run(look_without_neurons, 2, path)[1], (numbers, left), 1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, strategy: str) -> None:
+    path, _ = models["mistral"]
+    alone, probed = (server.run(train, 2, path, strategy, probed) for probed in (False, True))
+    probe_reference.assert_same_training(alone, probed)
+
+
+def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: dict) -> None:
+    path, _ = models["llama-biases"]
+    for outcome in server.run(look_with_a_hook_that_fails, 1, path):
+        assert outcome == {"probe": "", "neurons": "", "ranks": "", "attention": "ArithmeticError('in a hook')"}

@@ -38,6 +38,16 @@ def look(path: Path, topology: Topology) -> tuple[dict, dict]:
     return probe_on_rank.measured(engine, EXAMPLES)
 
 
+def train(path: Path, topology: Topology, probed: bool) -> dict:
+    import probe_on_rank
+
+    from megatron_cpu import engines
+
+    engine = engines.build(path, topology, offload=True)
+    engine.initialize()
+    return probe_on_rank.trained(engine, EXAMPLES, probed, engines.exported)
+
+
 @pytest.mark.parametrize(
     ("name", "topology"),
     [
@@ -54,3 +64,10 @@ def test_what_one_whole_model_says(server: Server, saved: dict, name: str, topol
     path, expected = saved[name]
     for found in server.run(look, topology.world, path, topology):
         probe_reference.assert_equal(found, expected, 1e-5)
+
+
+def test_training_goes_on_as_if_nobody_had_looked(server: Server, saved: dict) -> None:
+    path, _ = saved["qwen3_moe"]
+    topology = Topology(tp=2, ep=2, etp=1)
+    alone, probed = (server.run(train, topology.world, path, topology, probed) for probed in (False, True))
+    probe_reference.assert_same_training(alone, probed)

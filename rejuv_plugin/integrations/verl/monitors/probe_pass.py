@@ -21,7 +21,7 @@ from ....monitors.probed import ProbeSetMonitor
 from ....monitors.representation import RankMonitor
 from ....probe.dialogue import Example
 from .guarded import Guard
-from .probe_set import batch_of
+from .probe_batch import batch_of
 from .sites import Hooks, Sites, Watched
 from .unchanged import unchanged
 
@@ -32,7 +32,7 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
 
     Args:
         engine: verl's, FSDP1, FSDP2 or Megatron, initialised, with an optimizer.
-        examples: from `probe_set.read_probe_set`.
+        examples: from `probe.probe_set.read_probe_set`.
         config: which are on, and how often.
     """
     sites = _sites(engine)
