@@ -11,17 +11,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.compatible import EMBEDDINGS, HEADS
+from .layers import is_beside, within_layer
 from .monitor import Metric, Monitor, Sums, Values
 
 ATTENTION, MLP, REST = range(3)
 """Parts of a decoder layer; its norms are the rest."""
 _PARTS = 3
-# Wrappers have names with an underscore in front.
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.(?:_\w+\.)*(.+)")
 # megatron-core's head is the last.
 _EMBEDDING = re.compile(rf"(?:^|\.)(?:{'|'.join((*EMBEDDINGS, *HEADS, 'output_layer'))})\.")
-# Modules beside the language model, and multi-token prediction.
-_BESIDE = re.compile(r"(?:^|\.)(?:visual|vision|audio|image|mtp)")
 # megatron-core keeps the norm before a projection in that projection's module.
 _FUSED_NORM = re.compile(r"(?:linear_qkv|linear_fc1)\.layer_norm_|\.post_layernorm\.")
 _COST = "one read of the gradients per optimizer step"
@@ -37,19 +34,19 @@ def place(name: str, layers: int) -> int:
             wrappers and adapters put around it does not matter.
         layers: of the language model.
     """
-    if _BESIDE.search(name):
-        return _PARTS * layers + 1
-    found = _LAYER.search(name)
-    if not found or int(found[1]) >= layers:
-        return _PARTS * layers + (not _EMBEDDING.search(name))
-    module = found[2].partition(".")[0]
-    if "norm" in module or _FUSED_NORM.search(found[2]):
+    found = within_layer(name)
+    if not found or found[0] >= layers:
+        embedding = not is_beside(name) and _EMBEDDING.search(name)
+        return _PARTS * layers + (not embedding)
+    layer, rest = found
+    module = rest.partition(".")[0]
+    if "norm" in module or _FUSED_NORM.search(rest):
         part = REST
     elif "attn" in module or "attention" in module:
         part = ATTENTION
     else:
         part = MLP if re.search("mlp|moe|feed_forward|ffn|expert", module) else REST
-    return _PARTS * int(found[1]) + part
+    return _PARTS * layer + part
 
 
 class GradientsMonitor(Monitor):

@@ -4,11 +4,20 @@
 
 import re
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
-_OTHER_TOWERS = re.compile(r"(?:^|\.)(?:visual|vision_\w+|image_\w+|audio_\w+|mtp)\.")
+# Wrappers have names with an underscore in front.
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.(?:_\w+\.)*(.+)")
+# Modules beside the language model, and multi-token prediction.
+_BESIDE = re.compile(r"(?:^|\.)(?:visual|vision|audio|image|mtp)")
 
 
-def decoder_layer(name: str) -> int | None:
-    """``model.layers.3.mlp.up_proj.weight`` -> 3; None for an HF name outside the language model's layers."""
-    found = None if _OTHER_TOWERS.search(name) else _LAYER.search(name)
-    return int(found.group(1)) if found else None
+def is_beside(name: str) -> bool:
+    """Whether a weight is of another tower than the language model, or of its multi-token prediction."""
+    return _BESIDE.search(name) is not None
+
+
+def within_layer(name: str) -> tuple[int, str] | None:
+    """The decoder layer of a weight, by its name in the Hugging Face or the megatron-core model, and the name in it:
+    ``model.layers.3.mlp.up_proj.weight`` -> ``(3, "mlp.up_proj.weight")``. What wrappers put around a name does not
+    matter. None outside the decoder layers."""
+    found = None if is_beside(name) else _LAYER.search(name)
+    return (int(found[1]), found[2]) if found else None

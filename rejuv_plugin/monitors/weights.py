@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .layers import decoder_layer
+from .layers import within_layer
 from .monitor import Metric, Monitor, Sums, Values
 from .places import places
 
@@ -110,8 +110,8 @@ class WeightsMonitor(Monitor):
         found = {name: torch.zeros(shape, dtype=torch.float64) for name in (*names, "changed", "count")}
         before, self._before = self._before, self._now
         for name, now in self._now.items():
-            layer = decoder_layer(name)
-            row = self._layers if layer is None or layer >= self._layers else layer
+            within = within_layer(name)
+            row = within[0] if within and within[0] < self._layers else self._layers
             scale = self._elements[name] / max(1, len(now))
             for pair, other in zip(_PAIRS, (before.get(name), self._start.get(name), self._base_at(name)), strict=True):
                 if other is not None:

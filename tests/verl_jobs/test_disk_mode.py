@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 from verl_jobs.job import BOTH, CPU_ALONE, DETERMINISTIC, Job, without_timings
 
+from rejuv_plugin.monitors.history import read_steps
+
 
 def plain(models: Path, directory: Path, *overrides: str, plugins: str = BOTH) -> Job:
     job = Job(directory, models / "sft", models / "data", plugins=plugins)
@@ -46,11 +48,26 @@ def test_loaded_but_not_asked_for_changes_no_bit(models: Path, without_plugin: J
 
 
 def test_alpha_one_is_the_plain_sft_start(models: Path, without_plugin: Job, tmp_path: Path) -> None:
-    """Monitors are on and have seen all of it, and changed nothing."""
-    monitored = plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1)).run()
+    """All monitors are on, and have seen all of it, and changed nothing."""
+    probe = tmp_path / "probe.jsonl"
+    probe.write_text(
+        "".join(json.dumps({"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"}) + "\n" for a in range(4))
+    )
+    monitors = {"monitors__probe_set__data": probe, "monitors__probe_set__every": 2}
+    monitored = plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1, **monitors)).run()
     assert_same_run(without_plugin, monitored)
-    assert "is off from step" not in monitored.log
-    assert monitored.metrics[3]["actor/plasticity/update_ratio"] > 0
+    assert "off from step" not in monitored.log
+    steps = read_steps(tmp_path / "checkpoints" / "plasticity.jsonl", "run")
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    for step in (1, 2, 3):
+        metrics = monitored.metrics[step]
+        ours = {name: value for name, value in metrics.items() if "/plasticity/" in name}
+        assert {name: value for name, value in steps[step - 1]["metrics"].items() if "/plasticity/" in name} == ours
+        assert ours["actor/plasticity/grad_norm"] == pytest.approx(metrics["actor/grad_norm"], rel=1e-5)
+        assert ours["actor/plasticity/update_ratio"] > 0
+        assert ours["actor/plasticity/entropy"] == pytest.approx(metrics["actor/entropy"], rel=1e-4)
+        assert ("actor/plasticity/probe/nll" in ours) == (step < 3), "at the first step, and every second"
+        assert 0 <= ours["training/plasticity/pass_rate"] <= 1
 
 
 def test_the_run_above_trained_and_synchronised(models: Path, without_plugin: Job) -> None:

@@ -12,6 +12,7 @@ from ....monitors.gradients import GradientsMonitor
 from ....monitors.monitor import Sums
 from .gradient_shards import owned, scale_of
 from .guarded import Guard
+from .layers import number_of_layers
 
 
 def attach(engine: Any) -> GradientsMonitor:
@@ -25,8 +26,7 @@ def attach(engine: Any) -> GradientsMonitor:
 
 class _OfEngine(GradientsMonitor):
     def __init__(self, engine: Any) -> None:
-        layers = engine.model_config.hf_config.get_text_config().num_hidden_layers
-        super().__init__(layers, counts_steps=dist.get_rank() == 0)
+        super().__init__(number_of_layers(engine), counts_steps=dist.get_rank() == 0)
         self._guard, step = Guard(), engine.optimizer_step
 
         @functools.wraps(step)

@@ -7,5 +7,4 @@ from typing import Any
 
 def number_of_layers(engine: Any) -> int:
     """Of the language model, from its HF configuration."""
-    config = engine.model_config.hf_config
-    return int(getattr(config, "text_config", config).num_hidden_layers)
+    return int(engine.model_config.hf_config.get_text_config().num_hidden_layers)

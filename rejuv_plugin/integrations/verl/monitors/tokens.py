@@ -66,7 +66,7 @@ class _OfFSDP(_OfEngine):
         @functools.wraps(prepare)
         def prepared(output: Any, output_args: Any, micro_batch: Any, *args: Any, **kwargs: Any) -> Any:
             # Before verl, which may scale the logits in place.
-            if self.looks() and not self._guard.error:
+            if self.looks() and _is_rollout(micro_batch) and not self._guard.error:
                 with self._guard, torch.no_grad():
                     self._look(engine, output, output_args, micro_batch)
             return prepare(output, output_args, micro_batch, *args, **kwargs)
@@ -121,14 +121,14 @@ class _OfMegatron(_OfEngine):
 
         @functools.wraps(prepare)
         def prepared(output: Any, data: Any) -> Any:
-            if self.looks():
+            if self.looks() and _is_rollout(data):
                 with self._guard, torch.no_grad():
                     if _ENTROPY not in output:
                         raise _no_logits()
                     if engine.is_mp_src_rank_with_outputs():
                         rows = response_rows(data)
                         self.add(*(output[key].values().detach()[rows] for key in (_ENTROPY, _TOP1)))
-                output = {key: value for key, value in output.items() if key not in (_ENTROPY, _TOP1)}
+            output = {key: value for key, value in output.items() if key not in (_ENTROPY, _TOP1)}
             return prepare(output, data)
 
         engine._lm_head_logits_processor, engine.prepare_model_outputs = processed, prepared
@@ -169,6 +169,11 @@ def response_rows(data: Any) -> Tensor:
     if mask.is_nested:
         mask = torch.nested.to_padded_tensor(mask, 0, output_size=rows.shape)
     return rows[mask.bool()]
+
+
+def _is_rollout(data: Any) -> bool:
+    """And no batch of the probe set's."""
+    return "response_mask" in data
 
 
 def _no_logits() -> InputError:
