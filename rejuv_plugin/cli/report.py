@@ -24,11 +24,12 @@ def report(
 
         rejuv report runs/over runs/rejuvenated --output report.html
     """
+    from ..monitors.catalogue import CATALOGUE
     from ..report.page import check_output, write
     from ..report.run import load_runs
 
     check_output(output, "--output")
     found = load_runs(runs, "RUN_DIR")
-    write(found, (), output)
+    write(found, list(CATALOGUE.values()), output)
     alarms = sum(alarm.ended is None for run in found for alarm in run.alarms)
     print(f"{len(found)} run{'s' if len(found) > 1 else ''}, {alarms} alarm{'' if alarms == 1 else 's'} on: {output}")

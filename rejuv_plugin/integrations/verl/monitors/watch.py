@@ -14,6 +14,7 @@ import transfer_queue
 from ....checkpoint.small_file import write_text
 from ....monitors import groups
 from ....monitors.alarms import Alarms
+from ....monitors.catalogue import ACTOR, ENTROPY_DROP, TRAINER
 from ....monitors.history import ALARMS, PLASTICITY, History, step_record
 from ....monitors.monitor import Values
 from ....probe.dialogue import Example
@@ -21,7 +22,6 @@ from ..job import Job
 from .probe_set import probe_set_of
 from .worker import Watching, with_monitors
 
-ACTOR, TRAINER = "actor/plasticity/", "training/plasticity/"
 STATE = "plasticity.json"
 _VERLS_OWN = (
     *("critic/score/mean", "critic/rewards/mean", "val-core/", "val-aux/", "actor/entropy", "actor/grad_norm"),
@@ -113,7 +113,7 @@ class Watch:
         if self._entropy_at_start is None:
             self._entropy_at_start = entropy
         if self._entropy_at_start > 0:
-            values.numbers["entropy_drop"] = 1.0 - entropy / self._entropy_at_start
+            values.numbers[ENTROPY_DROP.name] = 1.0 - entropy / self._entropy_at_start
 
     def _groups(self, batch: Any) -> dict[str, float]:
         if not self._settings.groups:
