@@ -164,6 +164,12 @@ class Job:
         return weights
 
 
+def plasticity(metrics: dict[str, float]) -> dict[str, float]:
+    """What the monitors gave of one step, by short names."""
+    names = {name: name.partition("/plasticity/")[2] for name in metrics if "/plasticity/" in name}
+    return {short: metrics[name] for name, short in names.items()}
+
+
 def without_timings(metrics: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
     """verl's metrics that two runs must share: no seconds, no memory, and nothing that is divided by seconds."""
     volatile = ("timing", "perf/", "memory", "/plasticity/")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from verl_jobs.job import BOTH, CPU_ALONE, DETERMINISTIC, Job, without_timings
+from verl_jobs.job import BOTH, CPU_ALONE, DETERMINISTIC, Job, plasticity, without_timings
 
 from rejuv_plugin.monitors.history import read_steps
 
@@ -108,6 +108,13 @@ def test_ppo_with_an_sft_reference_and_a_rejuvenated_critic(models: Path, tmp_pa
     assert all(torch.equal(critic[f"0.{name}"], value) for name, value in base.items() if name.startswith("model."))
     assert "critic/vf_loss" in job.metrics[1]
     assert "KL reference: sft; critic: rejuvenated" in job.log
+    # In the critic's warm-up the actor stands still.
+    assert plasticity(job.metrics[1])["update_ratio"] == 0
+    assert "entropy" not in plasticity(job.metrics[1])
+    seen = plasticity(job.metrics[2])
+    assert seen["grad_norm"] == pytest.approx(job.metrics[2]["actor/grad_norm"], rel=1e-5)
+    assert seen["entropy"] == pytest.approx(job.metrics[2]["actor/entropy"], rel=1e-4)
+    assert seen["drift_base"] == seen["drift_start"] == seen["update_ratio"] > 0, "alpha 0: the start is the base"
 
 
 def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
@@ -131,6 +138,10 @@ def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
     drift_sft, drift_start = (summary[f"training/rejuvenation/drift_{of}"] for of in ("sft", "start"))
     assert drift_start == pytest.approx(0.4 * drift_sft, rel=1e-3)
     assert "rejuvenation: made in" in job.log
+    assert "rejuvenation: monitor weights is off from step 1 on: rank 0: NotImplementedError" in job.log
+    seen = plasticity(job.metrics[2])
+    assert seen["grad_norm"] == pytest.approx(job.metrics[2]["actor/grad_norm"], rel=1e-5)
+    assert "drift_base" not in seen
 
 
 # With a learning rate of 0 the saved actor is what the job started from, and what its rollouts were given.
@@ -153,3 +164,7 @@ def test_asynchronous_trainers(models: Path, tmp_path: Path, mode: str, override
     assert [name for name in fused if not torch.equal(saved[f"0.{name}"], fused[name])] == []
     assert max(job.log_prob_gap(step) for step in (1, 2)) < 1e-5
     assert "training/off_policy/trajectory_staleness/mean" in job.metrics[2]
+    seen = plasticity(job.metrics[2])
+    assert seen["update_ratio"] == seen["drift_start"] == 0 < seen["drift_base"]
+    assert seen["grad_norm"] == pytest.approx(job.metrics[2]["actor/grad_norm"], rel=1e-5)
+    assert "off from step" not in job.log

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from verl_jobs.job import DETERMINISTIC, Job, without_timings
+from verl_jobs.job import DETERMINISTIC, Job, plasticity, without_timings
+
+from rejuv_plugin.monitors.history import read_alarms, read_steps
 
 TWO_WORKERS = ["trainer.n_gpus_per_node=2"]
 VALIDATION = ["trainer.val_before_train=True", "trainer.test_freq=2"]
@@ -60,6 +62,14 @@ def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Pat
     resumed, rest = without_timings(job.metrics), without_timings(whole.metrics)
     assert resumed.keys() == {2, 3, 4}, "step 2 is the start of this part: the transform's summary"
     assert {step: resumed[step] for step in (3, 4)} == {step: rest[step] for step in (3, 4)}
+    for step in (3, 4):
+        seen = plasticity(whole.metrics[step])
+        assert plasticity(job.metrics[step]) == seen, "entropy's and weights' start, and the alarms, are the run's"
+        assert seen["grad_norm"] == pytest.approx(whole.metrics[step]["actor/grad_norm"], rel=1e-5)
+        assert seen["drift_start"] > seen["update_ratio"] > 0
+    steps = read_steps(job.directory / "checkpoints" / "plasticity.jsonl", "run")
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert "off from step" not in job.log + whole.log
     weights, others = job.final_weights(), whole.final_weights()
     assert [name for name in others if not torch.equal(weights[name], others[name])] == []
 
@@ -117,9 +127,10 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
     save_tool_caller(tmp_path / "sft", models / "base")
     tiny.save_data(tmp_path / "data", agent_name="tool_agent")
     (tmp_path / "tools.py").write_text(TOOL)
-    job = Job(tmp_path / "run", tmp_path / "sft", tmp_path / "data", steps=2)
+    job = Job(tmp_path / "run", tmp_path / "sft", tmp_path / "data", steps=5)
     job.overrides = [
         *TWO_WORKERS, *VALIDATION, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+        "rejuvenation.monitors.stop_on_alarm=true",
         # alpha 1 keeps the skill of calling the tool, which half of it would not.
         "rejuvenation.fusion.alpha=1", "data.max_response_length=160", "actor_rollout_ref.rollout.max_model_len=256",
         "actor_rollout_ref.rollout.multi_turn.enable=True",
@@ -128,6 +139,7 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
         f"trainer.rollout_data_dir={tmp_path}/rollouts",
     ]  # fmt: skip
     job.run()
+    job.steps = 3  # as an alarm ends the run, see below
     # This model was trained roughly: float32 alone, with a cache against without one in plain transformers, moves its
     # log-probabilities by 6e-5. Other weights, or a mask that lets tool tokens in, would move them by tenths.
     assert_in_sync(job, tolerance=1e-3)
@@ -136,3 +148,12 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
     assert "sum 3" in (tmp_path / "rollouts" / "1.jsonl").read_text()
     assert "val-core/sums/acc/mean@1" in job.metrics[0]
     assert "val-core/sums/acc/mean@1" in job.metrics[2]
+    # Tool tokens are no part of the policy: entropies are those of verl's own mask.
+    for step in (1, 2, 3):
+        assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
+    # It knows the call by heart: an alarm after three steps, which ends the run.
+    assert max(job.metrics) == 3
+    assert job.final_weights(step=3)
+    (alarm,) = read_alarms(job.directory / "checkpoints" / "alarms.jsonl", "run")
+    assert (alarm["name"], alarm["step"], alarm["since"]) == ("low_entropy_at_start", 3, 1)
+    assert "rejuvenation: ALARM low_entropy_at_start at step 3, since step 1" in job.log

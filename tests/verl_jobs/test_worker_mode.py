@@ -11,7 +11,7 @@ import pytest
 import torch
 from checkpoints import weights
 from safetensors.torch import save_file
-from verl_jobs.job import Job
+from verl_jobs.job import Job, plasticity
 
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
 from rejuv_plugin.checkpoint.reset_file import load, save
@@ -67,7 +67,7 @@ def test_two_fsdp2_workers_start_from_a_given_set(models: Path, tmp_path: Path) 
     assert_start(whole(job, 1), expected)
     assert job.log_prob_gap(1) < 1e-5  # of the actor and the rollout, which loaded the SFT checkpoint and was sent this
     assert abs(job.metrics[1]["actor/kl_loss"]) < 1e-6  # of the actor and its reference, in the same weights
-    assert not list((job.directory / "checkpoints").rglob("*.safetensors"))
+    assert {file.name for file in (job.directory / "checkpoints").rglob("*.safetensors")} <= {"plasticity.safetensors"}
     started = job.metrics[0]
     assert started["training/rejuvenation/fused_parameters"] == manifest["parameters_fused"]
     assert started["training/rejuvenation/reset_neurons"] == manifest["reset"]["neurons"]
@@ -106,6 +106,10 @@ def test_workers_find_the_neurons_and_a_resumed_run_keeps_them(models: Path, tmp
     assert job.log_prob_gap(1) < 1e-5
     assert job.metrics[0]["timing_s/rejuvenation_search"] > 0
     assert job.metrics[0]["training/rejuvenation/entropy_base"] > 0
+    seen = plasticity(job.metrics[1])
+    assert seen["probe/nll"] > 0, "the calibration data are the probe set"
+    assert seen["probe/effective_rank_layers/q50"] > 1
+    assert "off from step" not in job.log
 
     # Nobody has the set but the checkpoint, and nobody could find it again.
     for found in (job.directory / "checkpoints" / "rejuvenated").glob("reset-set-*"):

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Do the alarms tell an over-trained start of RL from a rejuvenated one? The plugin's own monitors under plain GRPO.
+#   SEEDS="2 3 4 5 6" bash recipes/monitor_study/run.sh
+# A minute for each arm and seed on one core, and two minutes for the models of each seed. A study that was stopped goes on.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# Nothing was chosen on these: the quickstart's settings come from seeds 0 and 1.
+SEEDS=${SEEDS:-"2 3 4 5 6 7 8"}
+ARMS=${ARMS:-"over fusion moderate"}
+OUT=${OUT:-$HERE/out}
+VENV=${VENV:-}
+
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+if [ -z "$VENV" ]; then
+  VENV=$OUT/.venv
+  # shellcheck source=/dev/null
+  source "$ROOT/constraints/install.sh"
+  install_pinned "$VENV" report
+fi
+export PYTHONPATH=$ROOT/recipes/reset_study:$ROOT/recipes/quickstart OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+PATH=$VENV/bin:$PATH
+for seed in $SEEDS; do
+  python "$ROOT/recipes/quickstart/make_models.py" --seed "$seed" --out "$OUT"
+  python "$ROOT/recipes/quickstart/make_data.py" --seed "$seed" --out "$OUT"
+done
+# shellcheck disable=SC2086
+python "$HERE/monitored.py" --seeds $SEEDS --arms $ARMS --models "$OUT" --runs "$OUT/runs"
+python "$HERE/analyse.py" "$OUT/runs" | tee "$OUT/result.md"
+rejuv report "$OUT"/runs/seed"${SEEDS%% *}"-* --output "$OUT/report.html"
