@@ -45,7 +45,7 @@ class Rule:
     """From the step, the metrics in the order of ``reads`` and the memory, which it may change; None: not to be judged
     at this step."""
     when: str
-    """The condition in words; ``{level}`` and ``{clear}`` stand for the numbers."""
+    """The condition in words; ``{level}`` stands for the number, ``{times}`` for "0.9 times ", or nothing if it is 1."""
     source: str
     """Of the condition and its level."""
     why: str
@@ -56,8 +56,9 @@ class Rule:
     @property
     def condition(self) -> str:
         """`when` with its numbers, and for how long."""
-        how_long = f" for {self.after} measurements" if self.after > 1 else ""
-        return self.when.format(level=f"{self.level:g}", clear=f"{self.clear:g}") + how_long
+        how_long = f", for {self.after} measurements" if self.after > 1 else ""
+        times = "" if self.level == 1 else f"{self.level:g} times "
+        return self.when.format(level=f"{self.level:g}", times=times) + how_long
 
 
 START = 3
@@ -225,7 +226,7 @@ RULES = (
         after=3,
         clear_after=3,
         judge=_no_signal,
-        when=f"pass rate (mean of {WINDOW} steps) below p*(g) = 1 - 2^(-1/g) for groups of g (times {{level}})",
+        when=f"pass rate (mean of {WINDOW} steps) below {{times}}p*(g) = 1 - 2^(-1/g), in groups of g",
         source=_TRIAGE,
         why=f"below p*(g) most groups have no right answer, so no advantage and no gradient ({_TRIAGE})",
         try_="easier prompts, larger groups (rollout.n), a denser reward; check the reward function on known answers",
@@ -238,7 +239,7 @@ RULES = (
         after=3,
         clear_after=3,
         judge=_all_solved,
-        when=f"pass rate (mean of {WINDOW} steps) above 1 - p*(g) (times {{level}})",
+        when=f"pass rate (mean of {WINDOW} steps) above 1 - {{times}}p*(g)",
         source=f"the mirror image of no_signal ({_TRIAGE})",
         why="most groups have only right answers, so there is nothing left to learn from these prompts",
         try_="harder prompts, or filter the solved ones; if validation is as good as you need, stop here",

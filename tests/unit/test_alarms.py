@@ -6,11 +6,12 @@ import json
 import math
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 
-from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms
+from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms, catalogue
 from rejuv_plugin.monitors.rules import RULES
 
 Metrics = dict[str, float]
@@ -252,3 +253,10 @@ def test_an_entry_tells_everything() -> None:
     assert entry["seen"]
     assert entry["why"]
     assert entry["try"]
+
+
+def test_the_readme_has_every_rule_as_it_is() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for rule, row in zip(RULES, catalogue(), strict=True):
+        assert f"| `{rule.name}` | {rule.condition} | {rule.source} |" in readme
+        assert row.name == METRIC.removeprefix("training/plasticity/") + rule.name

@@ -21,10 +21,10 @@ from rejuv_plugin.cli import main
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
 from rejuv_plugin.monitors.rules import RULES
-from rejuv_plugin.report.axes import scale, step_ticks
-from rejuv_plugin.report.layer_map import _png
-from rejuv_plugin.report.page import LIMIT, page
-from rejuv_plugin.report.run import load_runs, thinned
+from rejuv_plugin.report.runs.axes import scale, step_ticks
+from rejuv_plugin.report.runs.layer_map import _png
+from rejuv_plugin.report.runs.page import LIMIT, page
+from rejuv_plugin.report.runs.run import load_runs, thinned
 
 VOID = {"meta", "line", "polyline", "polygon", "circle", "path", "image"}
 ATTRIBUTES = {
@@ -222,7 +222,7 @@ def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
 
 
 def test_what_no_page_can_hold_is_refused(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rejuv_plugin.report.page.LIMIT", 50_000)
+    monkeypatch.setattr("rejuv_plugin.report.runs.page.LIMIT", 50_000)
     with pytest.raises(InputError) as caught:
         page(load_runs(three, "RUN_DIR"), CATALOGUE)
     assert str(caught.value).startswith("RUN_DIR: expected what fits on a page of 0.05 MB, got 3 runs. Fix: ")

@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..monitors.rules import RULES
+from ...monitors.rules import RULES
 from .curves import Panel, Series, figure
 from .layer_map import layer_map
 from .meaning import OURS, Meanings, base_of, hidden

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..monitors.alarms import METRIC
+from ...monitors.alarms import METRIC
 
 if TYPE_CHECKING:
-    from ..monitors.monitor import Metric
+    from ...monitors.monitor import Metric
 
 OURS = ("actor/plasticity/", "training/plasticity/")
 """Prefixes of the monitors' metrics."""
