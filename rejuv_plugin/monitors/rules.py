@@ -45,7 +45,7 @@ class Rule:
     """From the step, the metrics in the order of ``reads`` and the memory, which it may change; None: not to be judged
     at this step."""
     when: str
-    """The condition in words; ``{level}`` stands for the number, ``{times}`` for "0.9 times ", or nothing if it is 1."""
+    """The condition in words; ``{level}`` stands for the number, ``{times}`` for "0.9 times ", nothing if it is 1."""
     source: str
     """Of the condition and its level."""
     why: str

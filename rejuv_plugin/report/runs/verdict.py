@@ -135,4 +135,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: Sequence[s
         "<tr>" + "".join(f'<td class="{kind}">{safe(v)}</td>' for v, kind in zip(row, kinds, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide" role="region" aria-label="Table" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" role="region" aria-label="Table" tabindex="0">{table}</div>'
