@@ -175,14 +175,14 @@ def test_adam_on_pure_noise_is_no_stall(seed: int) -> None:
     weight = torch.nn.Parameter(torch.ones(2000, dtype=torch.float64))
     adam = torch.optim.AdamW([weight], lr=1e-6, weight_decay=0.0)
     feed = []
-    for step in range(80):
-        weight.grad = torch.randn(2000, dtype=torch.float64) * (1 + step / 80)
+    for step in range(160):
+        weight.grad = torch.randn(2000, dtype=torch.float64) * (1 + 0.03 * min(10, max(0, step - 20)))
         before = weight.detach().clone()
         norm = weight.grad.norm().item()
         adam.step()
         feed.append(updates(((weight.detach() - before).norm() / before.norm()).item(), norm))
     first = sum(m[RATIO] for m in feed[:10]) / 10
-    assert min(m[RATIO] for m in feed[30:]) < 0.55 * first, "or there would be nothing to allow for"
+    assert min(m[RATIO] for m in feed[30:]) < 0.5 * first, "or there would be nothing to allow for"
     assert not run(feed)
 
 

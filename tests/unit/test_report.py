@@ -22,7 +22,7 @@ from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
 from rejuv_plugin.monitors.rules import RULES
 from rejuv_plugin.report.runs.axes import scale, step_ticks
-from rejuv_plugin.report.runs.layer_map import _png
+from rejuv_plugin.report.runs.layer_map import Rows, layer_map
 from rejuv_plugin.report.runs.page import LIMIT, page
 from rejuv_plugin.report.runs.run import load_runs, thinned
 
@@ -257,8 +257,10 @@ def test_thinning_keeps_the_mean_and_the_last_step() -> None:
     assert thinned([], 30) == []
 
 
-def test_a_map_is_a_picture_of_its_values() -> None:
-    data = base64.b64decode(_png([[0.0, 1.0], [None, 0.5]], (0.0, 1.0)))
+def test_a_map_is_a_picture_of_its_values_with_the_first_layer_at_the_bottom() -> None:
+    rows: Rows = [(1, [None, 0.0]), (2, [0.5, 1.0])]
+    html = layer_map("a", "nats", rows, (0.0, 1.0), 10, "m", "run")
+    data = base64.b64decode(html.partition("data:image/png;base64,")[2].partition('"')[0])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == (2, 2)
     start = data.index(b"IDAT") + 4
