@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from .rules import RULES, Judged, Rule
+from .judges import Judged, Rule
+from .rules import RULES
 
 if TYPE_CHECKING:
     from .monitor import Metric
