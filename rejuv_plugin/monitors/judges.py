@@ -162,8 +162,8 @@ def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> J
         return None
     speed_share, norm_share = speed_now / base_speed, norm_now / base_norm
     seen = (
-        f"updates (by learning rate) are {speed_share:.2f} times, gradient norms {norm_share:.2f} times those of "
-        f"measured steps {SETTLE + 1} to {SETTLE + BASELINE}; alarm below {rule.level:g} and above {NORM_LEVEL:g}"
+        f"updates (by learning rate) are {speed_share:.2f} times, gradient norms {norm_share:.2f} times their "
+        f"baseline; alarm below {rule.level:g} and above {NORM_LEVEL:g}"
     )
     bad = speed_share < rule.level and norm_share > NORM_LEVEL
     return Judged(bad, speed_share > rule.clear or norm_share < NORM_CLEAR, seen)
