@@ -168,7 +168,7 @@ def test_schedules_stall_no_updates(schedule: str) -> None:
     assert 100 < alarm.since <= 106
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_adam_on_pure_noise_is_no_stall(seed: int) -> None:
     """Adam's first steps are its largest, whatever the gradients: that shrinking is not a policy's."""
     torch.manual_seed(seed)

@@ -144,7 +144,7 @@ def test_any_numbers_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
 
 
 def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
-    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=60)], "RUN_DIR")
+    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=40)], "RUN_DIR")
     many = [replace(runs[0], name=f"run {index}") for index in range(12)]
     text = " ".join(checked(page(many, CATALOGUE)).texts)
     assert "each point: mean over up to 3 steps" in text
