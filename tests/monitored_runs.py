@@ -27,7 +27,7 @@ CATALOGUE = tuple(
         ("drift_base", "distance from the base model", "relative L2", "no level is known", "ratio of norms", "ours"),
         ("pass_rate", "share of right answers", "share, 0 to 1", "away from 0 and 1", "mean", "arXiv 2606.18487"),
         ("pass_rate_floor", "1 - 2^(-1/g)", "share, 0 to 1", "below the pass rate", "constant", "arXiv 2606.18487"),
-        ("zero_advantage_groups", "prompts without advantage", "share, 0 to 1", "below 0.75", "mean", "ours"),
+        ("zero_advantage_groups", "prompts without advantage", "share, 0 to 1", "below 0.5", "mean", "ours"),
         ("probe/redo_p05", "5th percentile of ReDo scores", "1, >= 0", "no threshold is known", "per layer", "ReDo"),
         ("probe/grama_dormant_0.025", "dormant neurons by GraMa", "share, 0 to 1", "steady", "per layer", "GraMa"),
         ("probe/effective_rank", "rank of the residual stream", "1, >= 1", "no level is known", "per layer", "RankMe"),
@@ -67,7 +67,7 @@ def steps_of(seed: int, start_entropy: float, gain: float, steps: int = 40, laye
         metrics = {f"actor/plasticity/{name}": value for name, value in values.flat().items()} | {
             "training/plasticity/pass_rate": reward,
             "training/plasticity/pass_rate_floor": 1 - 2 ** (-1 / 8),
-            "training/plasticity/zero_advantage_groups": min(1.0, abs(2 * reward - 1) + 0.2),
+            "training/plasticity/zero_advantage_groups": 0.5 * abs(2 * reward - 1) + 0.1,
             "critic/score/mean": reward,
             "actor/grad_norm": abs(0.3 + noise(0.03)),
             "actor/lr": 1e-6 * min(1.0, step / 5),

@@ -25,8 +25,8 @@ def report(
         rejuv report runs/over runs/rejuvenated --output report.html
     """
     from ..monitors.catalogue import CATALOGUE
-    from ..report.page import check_output, write
-    from ..report.run import load_runs
+    from ..report.runs.page import check_output, write
+    from ..report.runs.run import load_runs
 
     check_output(output, "--output")
     found = load_runs(runs, "RUN_DIR")

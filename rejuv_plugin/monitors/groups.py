@@ -34,7 +34,7 @@ CATALOGUE = (
         "zero_advantage_groups",
         "share of prompts all of whose answers have one score, and so no advantage in GRPO",
         "share, 0 to 1",
-        "below 0.75 (ours); those prompts cost rollouts and teach nothing",
+        "below 0.5 while fewer answers pass than fail (ours); those prompts cost rollouts and teach nothing",
         _COST,
         "share of the prompts with two answers or more",
         "ours; DAPO filters such groups (arXiv 2503.14476)",

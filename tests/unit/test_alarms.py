@@ -6,11 +6,12 @@ import json
 import math
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 
-from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms
+from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms, catalogue
 from rejuv_plugin.monitors.rules import RULES
 
 Metrics = dict[str, float]
@@ -44,6 +45,10 @@ def passed(rate: float) -> Metrics:
     return {PASS: rate, FLOOR: P_STAR}
 
 
+def unequal(zero: float, rate: float) -> Metrics:
+    return {ZERO: zero, PASS: rate}
+
+
 CASES = {
     "entropy_collapse": Case({DROP: 0.6}, {DROP: 0.3}, ({DROP: 0.49}, {DROP: 0.51}), "60% below"),
     "no_signal": Case(
@@ -52,7 +57,9 @@ CASES = {
     "all_solved": Case(
         passed(0.99), passed(0.7), (passed(1 - P_STAR - 0.01), passed(1 - P_STAR + 0.01)), "0.990, mean", window=5
     ),
-    "zero_advantage": Case({ZERO: 0.9}, {ZERO: 0.4}, ({ZERO: 0.74}, {ZERO: 0.76}), "90% of the prompts", window=5),
+    "zero_advantage": Case(
+        unequal(0.9, 0.2), unequal(0.3, 0.4), (unequal(0.49, 0.2), unequal(0.51, 0.2)), "90% of the prompts", window=5
+    ),
     "stalled_update": Case(
         updates(2e-6, 0.5), updates(6e-6, 0.3), (updates(2.9e-6, 0.5), updates(3.1e-6, 0.5)),
         "0.33 times, gradient norms 1.67 times", before=[updates(6e-6, 0.3)] * 20, window=5,
@@ -167,21 +174,21 @@ def test_schedules_stall_no_updates(schedule: str) -> None:
     assert 100 < alarm.since <= 106
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_adam_on_pure_noise_is_no_stall(seed: int) -> None:
     """Adam's first steps are its largest, whatever the gradients: that shrinking is not a policy's."""
     torch.manual_seed(seed)
     weight = torch.nn.Parameter(torch.ones(2000, dtype=torch.float64))
     adam = torch.optim.AdamW([weight], lr=1e-6, weight_decay=0.0)
     feed = []
-    for step in range(80):
-        weight.grad = torch.randn(2000, dtype=torch.float64) * (1 + step / 80)
+    for step in range(160):
+        weight.grad = torch.randn(2000, dtype=torch.float64) * (1 + 0.03 * min(10, max(0, step - 20)))
         before = weight.detach().clone()
         norm = weight.grad.norm().item()
         adam.step()
         feed.append(updates(((weight.detach() - before).norm() / before.norm()).item(), norm))
     first = sum(m[RATIO] for m in feed[:10]) / 10
-    assert min(m[RATIO] for m in feed[30:]) < 0.55 * first, "or there would be nothing to allow for"
+    assert min(m[RATIO] for m in feed[30:]) < 0.5 * first, "or there would be nothing to allow for"
     assert not run(feed)
 
 
@@ -252,3 +259,15 @@ def test_an_entry_tells_everything() -> None:
     assert entry["seen"]
     assert entry["why"]
     assert entry["try"]
+
+
+def test_the_readme_has_every_rule_as_it_is() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for rule, row in zip(RULES, catalogue(), strict=True):
+        assert f"| `{rule.name}` | {rule.condition} | {rule.source} |" in readme
+        assert row.name == METRIC.removeprefix("training/plasticity/") + rule.name
+
+
+def test_solved_prompts_are_no_dead_ones() -> None:
+    names = {alarm.name for alarm in run([unequal(0.9, 0.8)] * 12)}
+    assert "zero_advantage" not in names

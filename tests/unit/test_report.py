@@ -7,94 +7,23 @@ import csv
 import io
 import json
 import math
-import re
 import struct
 import zlib
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_page import Page, checked
 from monitored_runs import CATALOGUE, LAYERS, steps_of, write_run
 
 from rejuv_plugin.cli import main
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
 from rejuv_plugin.monitors.rules import RULES
-from rejuv_plugin.report.axes import scale, step_ticks
-from rejuv_plugin.report.layer_map import _png
-from rejuv_plugin.report.page import LIMIT, page
-from rejuv_plugin.report.run import load_runs, thinned
-
-VOID = {"meta", "line", "polyline", "polygon", "circle", "path", "image"}
-ATTRIBUTES = {
-    *(
-        "charset",
-        "name",
-        "content",
-        "http-equiv",
-        "lang",
-        "id",
-        "class",
-        "href",
-        "download",
-        "open",
-        "scope",
-        "tabindex",
-    ),
-    *("viewbox", "role", "aria-labelledby", "aria-label", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d"),
-    *("width", "height", "points", "text-anchor", "preserveaspectratio"),
-}
-
-
-class Page(HTMLParser):
-    """Checks tags as it reads; keeps texts, links and figures."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.links: list[dict] = []
-        self.tags: list[str] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-        assert len(set(self.ids)) == len(self.ids)
-        assert set(self.references) <= set(self.ids)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        values = dict(attrs)
-        assert tag not in ("script", "iframe", "img", "object", "base", "form", "link")
-        assert values.keys() <= ATTRIBUTES, values.keys() - ATTRIBUTES
-        if "id" in values:
-            self.ids.append(values["id"])
-        self.references += (values.get("aria-labelledby") or "").split()
-        if tag == "a":
-            self.links.append(values)
-            if values["href"].startswith("#"):
-                self.references.append(values["href"][1:])
-        if "href" in values:
-            assert values["href"].startswith(("#", "data:text/csv;base64,", "data:image/png;base64,"))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-
-def checked(html: str) -> Page:
-    assert html.startswith("<!DOCTYPE html>")
-    assert len(html.encode()) < LIMIT
-    assert not re.search(r"https?:|url\(|@import|src=", html)
-    assert not re.search(r"\b(nan|inf)\b", re.sub('base64,[^"]*', "", html))
-    return Page(html)
+from rejuv_plugin.report.runs.axes import scale, step_ticks
+from rejuv_plugin.report.runs.layer_map import Rows, layer_map
+from rejuv_plugin.report.runs.page import page
+from rejuv_plugin.report.runs.run import load_runs, thinned
 
 
 @pytest.fixture(scope="module")
@@ -215,14 +144,14 @@ def test_any_numbers_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
 
 
 def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
-    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=60)], "RUN_DIR")
+    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=40)], "RUN_DIR")
     many = [replace(runs[0], name=f"run {index}") for index in range(12)]
     text = " ".join(checked(page(many, CATALOGUE)).texts)
     assert "each point: mean over up to 3 steps" in text
 
 
 def test_what_no_page_can_hold_is_refused(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rejuv_plugin.report.page.LIMIT", 50_000)
+    monkeypatch.setattr("rejuv_plugin.report.runs.page.LIMIT", 50_000)
     with pytest.raises(InputError) as caught:
         page(load_runs(three, "RUN_DIR"), CATALOGUE)
     assert str(caught.value).startswith("RUN_DIR: expected what fits on a page of 0.05 MB, got 3 runs. Fix: ")
@@ -257,8 +186,10 @@ def test_thinning_keeps_the_mean_and_the_last_step() -> None:
     assert thinned([], 30) == []
 
 
-def test_a_map_is_a_picture_of_its_values() -> None:
-    data = base64.b64decode(_png([[0.0, 1.0], [None, 0.5]], (0.0, 1.0)))
+def test_a_map_is_a_picture_of_its_values_with_the_first_layer_at_the_bottom() -> None:
+    rows: Rows = [(1, [None, 0.0]), (2, [0.5, 1.0])]
+    html = layer_map("a", "nats", rows, (0.0, 1.0), 10, "m", "run")
+    data = base64.b64decode(html.partition("data:image/png;base64,")[2].partition('"')[0])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == (2, 2)
     start = data.index(b"IDAT") + 4

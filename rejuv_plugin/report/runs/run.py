@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ..errors import InputError
-from ..monitors.alarms import Alarms
-from ..monitors.history import ALARMS, PLASTICITY, Record, read_alarms, read_steps
-from ..monitors.rules import RULES
+from ...errors import InputError
+from ...monitors.alarms import Alarms
+from ...monitors.history import ALARMS, PLASTICITY, Record, read_alarms, read_steps
+from ...monitors.rules import RULES
 
 Points = list[tuple[int, float]]
 """Step and value, by ascending step."""

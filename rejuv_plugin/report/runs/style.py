@@ -28,9 +28,9 @@ nav a{{margin-right:1em}} nav{{margin-bottom:.8em}} h4{{margin:.8em 0 0}}
 .runs,.figures{{display:grid;gap:12px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr));align-items:start}}
 .runs>article,figure{{background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:10px;margin:0;
 min-width:0}}
-.runs>article{{border-left:6px solid var(--c)}}
+.runs>article{{border-left:6px solid var(--c)}} .runs>article.again{{border-left-style:dashed}}
 figure svg{{width:100%;height:auto;display:block}}
-figcaption{{font-size:.9em}} .csv{{float:right;font-size:.85em}}
+figcaption{{font-size:.9em}} .csv{{float:right;margin-left:.6em;font-size:.85em}}
 .state{{display:inline-block;padding:0 .5em;border-radius:4px;font-weight:600;border:1px solid}}
 .on{{color:var(--bad);background:var(--bad-bg)}} .off{{color:var(--soft)}} .fine{{color:var(--good)}}
 dl{{margin:.3em 0 .8em;display:grid;grid-template-columns:auto 1fr;gap:0 .7em}} dt{{color:var(--soft)}} dd{{margin:0}}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
-from ..checkpoint.small_file import write_text
-from ..checkpoint.target import check_writable
-from ..errors import InputError
+from ... import __version__
+from ...checkpoint.small_file import write_text
+from ...checkpoint.target import check_writable
+from ...errors import InputError
 from .axes import safe
 from .meaning import Meanings
 from .run import Run
@@ -18,7 +18,7 @@ from .style import STYLE
 from .verdict import cards, comparison, glossary, last_values
 
 if TYPE_CHECKING:
-    from ..monitors.monitor import Metric
+    from ...monitors.monitor import Metric
 
 LIMIT = 5_000_000
 """Bytes of a page; curves are thinned until it is kept."""

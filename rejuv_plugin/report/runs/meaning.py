@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..monitors.alarms import METRIC
+from ...monitors.alarms import METRIC
 
 if TYPE_CHECKING:
-    from ..monitors.monitor import Metric
+    from ...monitors.monitor import Metric
 
 OURS = ("actor/plasticity/", "training/plasticity/")
 """Prefixes of the monitors' metrics."""
@@ -75,6 +75,6 @@ def base_of(name: str) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Alarms have their own place; of layers, quantiles are drawn and the rest is in the maps."""
+    """Alarms have their own place; of layers the median stands for all quantiles, and the rest is in the maps."""
     base, _, rest = name.partition("_layers/")
-    return base.startswith(METRIC) or rest not in ("", *QUANTILES)
+    return base.startswith(METRIC) or rest not in ("", "q50")

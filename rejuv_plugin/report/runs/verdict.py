@@ -5,7 +5,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from ..monitors.rules import RULES
+from ...monitors.rules import RULES
 from .axes import safe, short
 from .curves import style_of
 from .meaning import QUANTILES, Meanings, base_of, hidden
@@ -40,7 +40,10 @@ def _card(index: int, run: Run) -> str:
     else:
         state = '<span class="state off">not judged</span>'
     unjudged = [rule.name for rule in RULES if rule.name not in run.judged]
-    said = f"{run.measured} steps, {run.first_step} to {run.last_step}; "
+    steps = (
+        f"{run.measured} steps, {run.first_step} to {run.last_step}" if run.measured > 1 else f"step {run.first_step}"
+    )
+    said = f"{steps}; "
     said += f"{len(run.judged)} of {len(RULES)} rules had their metrics"
     said += f" (without: {', '.join(unjudged)})." if unjudged else "."
     alarms = "".join(_alarm(alarm) for alarm in [*on, *over])
@@ -132,4 +135,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: Sequence[s
         "<tr>" + "".join(f'<td class="{kind}">{safe(v)}</td>' for v, kind in zip(row, kinds, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" role="region" aria-label="Table" tabindex="0">{table}</div>'

@@ -14,6 +14,9 @@ WIDTH, LEFT, RIGHT, TOP, BOTTOM = 420, 52, 10, 28, 38
 COLOURS = 8
 """Runs after them are drawn in the same colours, dashed."""
 
+# Longer legends would take more room than their curves.
+_OPEN = 5
+
 
 @dataclass(frozen=True)
 class Series:
@@ -56,7 +59,7 @@ def figure(title: str, panels: Sequence[Panel], runs: Sequence[str], note: str, 
     height = 194 if len(panels) == 1 else 154
     drawn = "".join(_panel(panel, first, last, index * height, height) for index, panel in enumerate(panels))
     shown = sorted({series.run for panel in panels for series in panel.series})
-    legend = legend_of(runs, shown) if len(runs) > 1 else ""
+    legend = _legend(runs, shown) if len(runs) > 1 else ""
     said = f"Curves over steps {first} to {last} of {len(shown)} run{'s' if len(shown) > 1 else ''}. {note}"
     return (
         f"<figure><figcaption>{csv_link(_rows(panels, runs), title)}<b>{safe(title)}</b><p>{safe(note)}</p>{legend}"
@@ -66,10 +69,11 @@ def figure(title: str, panels: Sequence[Panel], runs: Sequence[str], note: str, 
     )
 
 
-def legend_of(runs: Sequence[str], shown: Sequence[int]) -> str:
-    """Names beside their colours."""
+def _legend(runs: Sequence[str], shown: Sequence[int]) -> str:
+    """Names beside their colours; many of them fold away."""
     keys = "".join(f'<li><i class="{style_of(index)}"></i>{safe(runs[index])}</li>' for index in shown)
-    return f'<ul class="legend">{keys}</ul>'
+    listed = f'<ul class="legend">{keys}</ul>'
+    return listed if len(shown) <= _OPEN else f"<details><summary>{len(shown)} runs</summary>{listed}</details>"
 
 
 def style_of(run: int) -> str:

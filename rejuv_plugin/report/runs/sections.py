@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..monitors.rules import RULES
+from ...monitors.rules import RULES
 from .curves import Panel, Series, figure
 from .layer_map import layer_map
 from .meaning import OURS, Meanings, base_of, hidden
@@ -68,14 +68,12 @@ SECTIONS = (
 
 def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> list[str]:
     """HTML figures of one section over the metrics ``names``, with at most ``most`` points a curve."""
-    groups = {_title(name): [name] for name in names}
-    if all(name in names for name in _PAIR):
-        alone = {title: group for title, group in groups.items() if group[0] not in _PAIR}
-        groups = {"Update ratio and gradient norm, the pair": list(_PAIR)} | alone
-    if _PASS in names:
-        groups.pop(_title(_FLOOR), None)
+    pair = all(name in names for name in _PAIR)
+    together = {*(_PAIR if pair else ()), *((_FLOOR,) if _PASS in names else ())}
+    groups = [("Update ratio and gradient norm, the pair", [*_PAIR])] if pair else []
+    groups += [(_title(name), [name]) for name in names if name not in together]
     found = []
-    for index, (title, group) in enumerate(groups.items()):
+    for index, (title, group) in enumerate(groups):
         panels = [_panel(name, runs, meanings, most) for name in group]
         identity = f"{section.prefixes[0]}{index}".replace("/", "-")
         found.append(figure(title, panels, [run.name for run in runs], _note(group, runs, meanings, most), identity))

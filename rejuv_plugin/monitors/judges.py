@@ -1,0 +1,192 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a rule is, and how each looks at one measured step: `rules` is the table of them.
+
+How long a condition must hold, and when it is over, is the business of `alarms`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+Memory = dict[str, Any]
+"""What a rule remembers between steps: JSON, as it is saved with the run's checkpoints."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One step as a rule sees it. Between ``bad`` and ``good`` an alarm stays as it is."""
+
+    bad: bool
+    good: bool
+    seen: str
+    """The numbers, in words."""
+    since: int | None = None
+    """First step of the condition, where that is not simply the first bad step."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One alarm."""
+
+    name: str
+    reads: tuple[str, ...]
+    """Full names of metrics. A step that lacks one of them is no measurement."""
+    level: float
+    """Beyond it a step is bad."""
+    clear: float
+    """Beyond it, on the other side, a step is good again."""
+    after: int
+    """Consecutive bad measurements that raise the alarm."""
+    clear_after: int
+    """Consecutive good measurements that end it."""
+    judge: Callable[["Rule", int, Sequence[float], Memory], Judged | None]
+    """From the step, the metrics in the order of ``reads`` and the memory, which it may change; None: not to be judged
+    at this step."""
+    when: str
+    """The condition in words; ``{level}`` stands for the number, ``{times}`` for "0.9 times ", nothing if it is 1."""
+    source: str
+    """Of the condition and its level."""
+    why: str
+    """It matters."""
+    try_: str
+    """What to do."""
+
+    @property
+    def condition(self) -> str:
+        """`when` with its numbers, and for how long."""
+        how_long = f", for {self.after} measurements" if self.after > 1 else ""
+        times = "" if self.level == 1 else f"{self.level:g} times "
+        return self.when.format(level=f"{self.level:g}", times=times) + how_long
+
+
+START = 3
+"""Measured steps whose mean entropy is the start's."""
+COLLAPSE_BY = 150
+"""The step that the source looks at; a policy that has converged later may well have lost half of its entropy."""
+WINDOW = 5
+"""Measured steps that noisy metrics are averaged over."""
+SETTLE = 10
+"""Measured steps before a baseline of updates: Adam's steps shrink on their own until its first moment
+(beta 0.9) is full, on pure noise to about half of the mean over the first ten."""
+BASELINE = 10
+"""Measured steps whose mean is the baseline of updates."""
+
+
+def low_at_start(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    (entropy,) = values
+    first = memory.setdefault("first", [])
+    if len(first) < START:
+        # Monitors that join a run later do not see its start.
+        if not first and step > START:
+            return None
+        first.append(entropy)
+        memory.setdefault("since", step)
+        if len(first) < START:
+            return None
+        mean = fmean(first)
+        seen = f"token entropy {mean:.3f} nats, mean of the first {START} measured steps; alarm below {rule.level:g}"
+        return Judged(mean < rule.level, False, seen, memory["since"])
+    return Judged(False, entropy > rule.clear, f"token entropy {entropy:.3f} nats")
+
+
+def collapse(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged:
+    (drop,) = values
+    seen = f"token entropy is {drop:.0%} below that of the start; alarm above {rule.level:.0%} by step {COLLAPSE_BY}"
+    return Judged(drop > rule.level and step <= COLLAPSE_BY, drop < rule.clear, seen)
+
+
+def _smoothed(memory: Memory, name: str, value: float) -> float | None:
+    """Mean of the last `WINDOW` values; None before there are as many."""
+    last = memory.setdefault(name, [])
+    last.append(value)
+    del last[:-WINDOW]
+    return fmean(last) if len(last) == WINDOW else None
+
+
+def no_signal(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    passed, floor = _smoothed(memory, "passed", values[0]), values[1]
+    if passed is None:
+        return None
+    seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm below {rule.level * floor:.3f}"
+    return Judged(passed < rule.level * floor, passed > rule.clear * floor, seen)
+
+
+def all_solved(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    passed, floor = _smoothed(memory, "passed", values[0]), values[1]
+    if passed is None:
+        return None
+    seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm above {1 - rule.level * floor:.3f}"
+    return Judged(passed > 1 - rule.level * floor, passed < 1 - rule.clear * floor, seen)
+
+
+SOLVED = 0.5
+"""Above this pass rate prompts without an advantage are mostly solved ones, which is what training is for."""
+
+
+def zero_advantage(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    share, passed = _smoothed(memory, "share", values[0]), _smoothed(memory, "passed", values[1])
+    if share is None or passed is None:
+        return None
+    seen = (
+        f"{share:.0%} of the prompts have no advantage and {passed:.0%} of the answers pass, means of {WINDOW} steps; "
+        f"alarm above {rule.level:.0%} and below {SOLVED:.0%}"
+    )
+    return Judged(share > rule.level and passed < SOLVED, share < rule.clear or passed > SOLVED + 0.1, seen)
+
+
+def _warms_up(memory: Memory, rate: float) -> bool:
+    """Whether the learning rate has risen since the last measurement."""
+    last = memory.get("rate", rate)
+    memory["rate"] = rate
+    return rate > last * (1 + 1e-6)
+
+
+NORM_LEVEL, NORM_CLEAR = 1.2, 1.1
+"""Gradient norm against its baseline: above the first it has risen, below the second it has not."""
+
+
+def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    ratio, norm, rate = values
+    if _warms_up(memory, rate):
+        for name in ("settled", "base", "speed", "norm"):
+            memory.pop(name, None)
+    if rate <= 0:
+        return None
+    memory["settled"] = memory.get("settled", 0) + 1
+    if memory["settled"] <= SETTLE:
+        return None
+    # An update is proportional to the learning rate: a schedule that decays is not a policy that stalls.
+    speed = ratio / rate
+    base = memory.setdefault("base", [])
+    if len(base) < BASELINE:
+        base.append([speed, norm])
+        return None
+    speed_now, norm_now = _smoothed(memory, "speed", speed), _smoothed(memory, "norm", norm)
+    base_speed, base_norm = (fmean(column) for column in zip(*base, strict=True))
+    if speed_now is None or norm_now is None or min(base_speed, base_norm) <= 0:
+        return None
+    speed_share, norm_share = speed_now / base_speed, norm_now / base_norm
+    seen = (
+        f"updates (by learning rate) are {speed_share:.2f} times, gradient norms {norm_share:.2f} times their "
+        f"baseline; alarm below {rule.level:g} and above {NORM_LEVEL:g}"
+    )
+    bad = speed_share < rule.level and norm_share > NORM_LEVEL
+    return Judged(bad, speed_share > rule.clear or norm_share < NORM_CLEAR, seen)
+
+
+def frozen(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
+    share, rate = values
+    if _warms_up(memory, rate) or rate <= 0:
+        return None
+    seen = f"{share:.1e} of the bf16 weights changed, at learning rate {rate:.1e}; alarm below {rule.level:.0e}"
+    return Judged(share < rule.level, share > rule.clear, seen)
+
+
+def dormant(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged:
+    (share,) = values
+    first = memory.setdefault("first", share)
+    seen = f"{share:.1%} of a median layer's neurons are dormant, {first:.1%} at the first probe"
+    seen += f"; alarm at {rule.level:g} more"
+    return Judged(share - first > rule.level, share - first < rule.clear, seen)
