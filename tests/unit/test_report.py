@@ -213,7 +213,7 @@ def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     output = tmp_path / "new" / "report.html"
     assert rejuv(*map(str, three), "--output", str(output)) == 0
     out, err = capsys.readouterr()
-    assert out == f"3 runs, 2 alarms on: {output}\n"
+    assert out == f"3 runs, 1 alarm on: {output}\n"
     assert err == ""
     first = output.read_text()
     checked(first)
