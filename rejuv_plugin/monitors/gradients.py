@@ -24,7 +24,9 @@ _EMBEDDING = re.compile(rf"(?:^|\.)(?:{'|'.join((*EMBEDDINGS, *HEADS, 'output_la
 _BESIDE = re.compile(r"(?:^|\.)(?:visual|vision|audio|image|mtp)")
 # megatron-core keeps the norm before a projection in that projection's module.
 _FUSED_NORM = re.compile(r"(?:linear_qkv|linear_fc1)\.layer_norm_|\.post_layernorm\.")
-_COST = "one read of the gradients per optimizer step"
+# torch makes a float64 copy of what it takes a float64 norm of: 32 MiB.
+_PIECE = 4 << 20
+_COST = "one read of the gradients per optimizer step; 32 MiB"
 _REDUCTION = "root of the mean square over the step's optimizer steps; squares summed over all ranks, each element once"
 
 
@@ -94,9 +96,11 @@ class GradientsMonitor(Monitor):
         """
         rows, elements, norms = [], [], []
         for name, gradient in gradients:
-            rows.append(place(name, self._layers))
-            elements.append(gradient.numel())
-            norms.append(torch.linalg.vector_norm(gradient.detach(), dtype=torch.float64))
+            row = place(name, self._layers)
+            for piece in gradient.detach().flatten().split(_PIECE):
+                rows.append(row)
+                elements.append(piece.numel())
+                norms.append(torch.linalg.vector_norm(piece, dtype=torch.float64))
         # On their device: waiting for them here would hold up training.
         if norms:
             self._seen.append((rows, elements, torch.stack(norms) / scale))
