@@ -23,7 +23,7 @@ class TokensMonitor(Monitor):
             name="entropy",
             meaning="entropy of the next-token distribution at the sampling temperature",
             unit="nats, 0 to log(vocabulary)",
-            healthy="above 0.18 when RL starts, and not halved by step 150 (arXiv 2606.09932 has stalled runs below)",
+            healthy="above 0.18 when RL starts, and not halved by step 150 (arXiv 2606.18487)",
             cost=_COST,
             reduction=_REDUCTION,
             source="arXiv 2606.09932, token-level entropy; H = -sum p log p",
