@@ -21,7 +21,9 @@ _PARTS = 3
 _EMBEDDING = re.compile(rf"(?:^|\.)(?:{'|'.join((*EMBEDDINGS, *HEADS, 'output_layer'))})\.")
 # megatron-core keeps the norm before a projection in that projection's module.
 _FUSED_NORM = re.compile(r"(?:linear_qkv|linear_fc1)\.layer_norm_|\.post_layernorm\.")
-_COST = "one read of the gradients per optimizer step"
+# torch makes a float64 copy of what it takes a float64 norm of: 32 MiB.
+_PIECE = 4 << 20
+_COST = "one read of the gradients per optimizer step; 32 MiB"
 _REDUCTION = "root of the mean square over the step's optimizer steps; squares summed over all ranks, each element once"
 
 
@@ -80,6 +82,7 @@ class GradientsMonitor(Monitor):
         """
         self._layers, self._counts_steps = layers, counts_steps
         self._seen: list[tuple[list[int], list[int], Tensor]] = []
+        """Rows, numbers of elements and squares of the pieces of one step or more."""
         self._steps = 0
 
     def add(self, gradients: Iterable[tuple[str, Tensor]], scale: float | Tensor = 1.0) -> None:
@@ -91,21 +94,25 @@ class GradientsMonitor(Monitor):
         """
         rows, elements, norms = [], [], []
         for name, gradient in gradients:
-            rows.append(place(name, self._layers))
-            elements.append(gradient.numel())
-            norms.append(torch.linalg.vector_norm(gradient.detach(), dtype=torch.float64))
+            row = place(name, self._layers)
+            for piece in gradient.detach().flatten().split(_PIECE):
+                rows.append(row)
+                elements.append(piece.numel())
+                norms.append(torch.linalg.vector_norm(piece, dtype=torch.float64))
         # On their device: waiting for them here would hold up training.
-        if norms:
-            self._seen.append((rows, elements, torch.stack(norms) / scale))
+        squares = (torch.stack(norms) / scale).square() if norms else torch.zeros(0)
+        if self._seen and self._seen[-1][:2] == (rows, elements):
+            squares = squares + self._seen.pop()[2]
+        self._seen.append((rows, elements, squares))
         self._steps += self._counts_steps
 
     def sums(self) -> Sums:
-        """``squares`` and ``elements``, by `place`: sums of squares and numbers of elements over all steps; ``steps``
-        ``[1]``."""
+        """``squares`` and ``elements``, by `place`: sums of squares over all steps, and numbers of elements, 0 where
+        there was no gradient; ``steps`` ``[1]``."""
         squares, elements = torch.zeros(2, _PARTS * self._layers + 2, dtype=torch.float64)
-        for rows, counts, norms in self._seen:
-            index = torch.tensor(rows)
-            squares.index_add_(0, index, norms.cpu().square())
+        for rows, counts, found in self._seen:
+            index = torch.tensor(rows, dtype=torch.long)
+            squares.index_add_(0, index, found.cpu().double())
             elements.index_add_(0, index, torch.tensor(counts, dtype=torch.float64))
         steps = torch.tensor([self._steps], dtype=torch.float64)
         self._seen, self._steps = [], 0
