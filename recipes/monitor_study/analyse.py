@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, read_alarms, read_steps
+from rejuv_plugin.monitors.alarms import Alarm, Alarms
+from rejuv_plugin.monitors.history import PLASTICITY, read_steps
 from rejuv_plugin.monitors.rules import RULES
 
 SAYS = {"over": "over-trained", "fusion": "rejuvenated (alpha 0.5)", "moderate": "moderate SFT"}
@@ -28,9 +29,15 @@ def read_runs(root: Path) -> dict[tuple[str, int], dict]:
             continue
         result = json.loads((directory / "result.json").read_text())
         result["steps"] = read_steps(directory / PLASTICITY, str(directory))
-        result["alarms"] = read_alarms(directory / ALARMS, str(directory))
+        result["alarms"] = replayed(result["steps"])
         found[result["arm"], result["seed"]] = result
     return found
+
+
+def replayed(steps: list[dict]) -> list[Alarm]:
+    """Alarms by the rules as they are now: a study of hours need not be run again for a level that changed."""
+    alarms = Alarms()
+    return [alarm for step in steps for alarm in alarms.look(step["step"], step["metrics"])]
 
 
 def interval(values: np.ndarray) -> str:
@@ -45,7 +52,7 @@ def alarm_rows(runs: dict, arms: list[str], seeds: list[int], half: int) -> Iter
         counts = []
         for arm in arms:
             raised = [
-                {a["name"] for a in runs[arm, seed]["alarms"] if a["event"] == "raised" and a["step"] <= half}
+                {alarm.name for alarm in runs[arm, seed]["alarms"] if not alarm.ended and alarm.step <= half}
                 for seed in seeds
             ]
             counts.append(sum(bool(names) if name == "any" else name in names for names in raised))
