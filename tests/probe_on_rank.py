@@ -12,13 +12,13 @@ from rejuv_plugin.config import MonitorsConfig
 from rejuv_plugin.probe.dialogue import Example
 
 
-def measured(engine: Any, examples: Sequence[Example], **config: Any) -> tuple[dict, dict]:
+def measured(engine: Any, examples: Sequence[Example], *, passes: int = 2, **config: Any) -> tuple[dict, dict]:
     """`Values.numbers` and `Values.layers` of all monitors, after a second pass: the first leaves nothing behind."""
     from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
 
     monitors = probe_monitors(engine, examples, MonitorsConfig(**config))
     numbers, layers = {}, {}
-    for _ in range(2):
+    for _ in range(passes):
         for monitor in monitors:
             sums = monitor.sums()
             for tensor in sums.values():
@@ -44,7 +44,7 @@ def outcomes(engine: Any, examples: Sequence[Example]) -> dict[str, str]:
 
 
 def trained(engine: Any, examples: Sequence[Example], probed: bool, exported: Callable[[Any], dict]) -> dict:
-    """Weights after five steps, gradient norms and the random generator's state; with two passes between any steps."""
+    """Weights after five steps, gradient norms and the random generator's state; with a pass between any steps."""
     from functools import partial
 
     from verl.workers.utils.losses import sft_loss
@@ -61,5 +61,5 @@ def trained(engine: Any, examples: Sequence[Example], probed: bool, exported: Ca
             step = engine.train_batch(data, loss_function=partial(sft_loss, None))
         norms.append(step["metrics"]["grad_norm"] if engine.is_mp_src_rank_with_outputs() else None)
         if probed:
-            measured(engine, examples)
+            measured(engine, examples, passes=1)
     return {"weights": exported(engine), "norms": norms, "random": torch.get_rng_state()}

@@ -38,6 +38,7 @@ def build(
     offload: bool = False,
     lr: float = 1e-2,
     weight_decay: float = 0.01,
+    transformer: dict[str, Any] | None = None,
 ) -> MegatronEngine:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
 
@@ -48,6 +49,7 @@ def build(
         forward_only: as the KL reference is; no optimizer.
         offload: parameters and optimizer state are on the "host" between uses.
         lr, weight_decay: of the optimizer.
+        transformer: more of megatron-core's ``TransformerConfig``.
     """
     model = HFModelConfig(path=str(path))
     model.model_type = model_type
@@ -60,7 +62,7 @@ def build(
         expert_tensor_parallel_size=topology.etp,
         vanilla_mbridge=topology.vanilla,
         use_remove_padding=topology.packed,
-        override_transformer_config=unfused,
+        override_transformer_config=unfused | (transformer or {}),
         forward_only=forward_only,
         param_offload=offload,
         optimizer_offload=offload,
