@@ -28,6 +28,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tup
 
 RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
+BALANCED = {"moe_aux_loss_coeff": 1.0, "moe_router_load_balancing_type": "aux_loss", "moe_z_loss_coeff": 1.0}
+
 
 def look(path: Path, topology: Topology, transformer: dict) -> tuple[dict, dict]:
     import probe_on_rank
@@ -57,9 +59,9 @@ def train(path: Path, topology: Topology, probed: bool) -> dict:
         ("qwen2", Topology(), {}),
         ("qwen2", Topology(tp=2, pp=2), RECOMPUTED),
         ("qwen2", Topology(pp=2, vpp=2, packed=False), {}),
-        ("qwen2", Topology(tp=2, dp=2, packed=False), {}),
+        ("qwen2", Topology(tp=2, dp=2, packed=False), {"sequence_parallel": False}),
         ("qwen3_moe", Topology(tp=2, ep=2, etp=1), RECOMPUTED),
-        ("qwen3_moe", Topology(ep=2, pp=2), {}),
+        ("qwen3_moe", Topology(ep=2, pp=2), BALANCED),
     ],
     ids=str,
 )
