@@ -12,13 +12,13 @@ from rejuv_plugin.config import MonitorsConfig
 from rejuv_plugin.probe.dialogue import Example
 
 
-def measured(engine: Any, examples: Sequence[Example], **config: Any) -> tuple[dict, dict]:
+def measured(engine: Any, examples: Sequence[Example], *, passes: int = 2, **config: Any) -> tuple[dict, dict]:
     """`Values.numbers` and `Values.layers` of all monitors, after a second pass: the first leaves nothing behind."""
     from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
 
     monitors = probe_monitors(engine, examples, MonitorsConfig(**config))
     numbers, layers = {}, {}
-    for _ in range(2):
+    for _ in range(passes):
         for monitor in monitors:
             sums = monitor.sums()
             for tensor in sums.values():
@@ -29,22 +29,24 @@ def measured(engine: Any, examples: Sequence[Example], **config: Any) -> tuple[d
     return numbers, layers
 
 
-def outcomes(engine: Any, examples: Sequence[Example]) -> dict[str, str]:
-    """By monitor, what it raised when it was asked for its sums."""
+def outcomes(engine: Any, examples: Sequence[Example], passes: int) -> dict[str, str]:
+    """By monitor, what it raised when it was first asked for its sums. Who raised is not asked again, as by the hub."""
     from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
 
-    found = {}
-    for monitor in probe_monitors(engine, examples, MonitorsConfig()):
-        try:
-            monitor.sums()
-            found[monitor.name] = ""
-        except Exception as error:
-            found[monitor.name] = repr(error)
+    monitors, found = probe_monitors(engine, examples, MonitorsConfig()), {}
+    for _ in range(passes):
+        for monitor in list(monitors):
+            try:
+                monitor.sums()
+                found[monitor.name] = ""
+            except Exception as error:
+                found[monitor.name] = repr(error)
+                monitors.remove(monitor)
     return found
 
 
 def trained(engine: Any, examples: Sequence[Example], probed: bool, exported: Callable[[Any], dict]) -> dict:
-    """Weights after five steps, gradient norms and the random generator's state; with two passes between any steps."""
+    """Weights after five steps, gradient norms and the random generator's state; with a pass between any steps."""
     from functools import partial
 
     from verl.workers.utils.losses import sft_loss
@@ -61,5 +63,5 @@ def trained(engine: Any, examples: Sequence[Example], probed: bool, exported: Ca
             step = engine.train_batch(data, loss_function=partial(sft_loss, None))
         norms.append(step["metrics"]["grad_norm"] if engine.is_mp_src_rank_with_outputs() else None)
         if probed:
-            measured(engine, examples)
+            measured(engine, examples, passes=1)
     return {"weights": exported(engine), "norms": norms, "random": torch.get_rng_state()}

@@ -54,7 +54,8 @@ class NeuronMonitor(ProbeSetMonitor):
     """A neuron is an input h_i of the MLP's down projection: gate times up; an expert's, times the router's weight too,
     and 0 for tokens that it does not get. Its score is ``s_i = E|h_i| / mean_k E|h_k|`` over the k neurons of its
     layer, of all experts together; with ``|dL/dh_i|`` in place of ``|h_i|`` it is GraMa's, L the mean NLL of the
-    responses. The expectations' denominators cancel, and so does any scale of the loss.
+    responses. The expectations' denominators cancel, and so does any scale of the loss. Experts that every token gets
+    beside routed ones ("shared" experts) are not looked at.
 
     Args:
         layers: decoder layers of the whole model.

@@ -57,19 +57,22 @@ def train(path: Path, strategy: str, probed: bool) -> dict:
     return probe_on_rank.trained(engine, EXAMPLES, probed, engines.exported)
 
 
-def look_with_a_hook_that_fails(path: Path) -> dict[str, str]:
+def look_with_a_hook_that_fails(path: Path) -> tuple[dict[str, str], int]:
     import probe_on_rank
 
     from fsdp_cpu import engines
     from rejuv_plugin.monitors.attention import AttentionMonitor
 
+    calls = []
+
     def fail(*_: object, **__: object) -> None:
+        calls.append(1)
         raise ArithmeticError("in a hook")
 
     AttentionMonitor.saw = fail
     engine = engines.build(path, "fsdp2")
     engine.initialize()
-    return probe_on_rank.outcomes(engine, EXAMPLES)
+    return probe_on_rank.outcomes(engine, EXAMPLES, passes=4), len(calls)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def look_with_a_hook_that_fails(path: Path) -> dict[str, str]:
         ("mistral", "fsdp2", 4, {}, {"param_offload": True, "optimizer_offload": True}),
         ("mistral", "fsdp", 2, {"use_remove_padding": True}, {"param_offload": True, "optimizer_offload": True}),
         ("gemma2", "fsdp2", 1, {}, {}),
+        ("mistral", "fsdp2", 1, {"lora_rank": 4, "target_modules": "all-linear"}, {}),
         ("qwen3-moe", "fsdp2", 2, {}, {}),
         ("qwen3-moe", "fsdp", 1, {"use_remove_padding": True}, {}),
     ],
@@ -109,5 +113,7 @@ def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, 
 
 def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: dict) -> None:
     path, _ = models["llama-biases"]
-    for outcome in server.run(look_with_a_hook_that_fails, 1, path):
+    for outcome, calls in server.run(look_with_a_hook_that_fails, 1, path):
         assert outcome == {"probe": "", "neurons": "", "ranks": "", "attention": "ArithmeticError('in a hook')"}
+        # Once in the first pass, once in the second; after that one it had not asked.
+        assert calls == 2

@@ -39,6 +39,7 @@ def build(
     lr: float = 1e-2,
     weight_decay: float = 0.01,
     dtype: str = "bfloat16",
+    transformer: dict[str, Any] | None = None,
 ) -> MegatronEngine:
     """A new engine, not initialised, as verl's worker makes it from its configuration.
 
@@ -50,6 +51,7 @@ def build(
         offload: parameters and optimizer state are on the "host" between uses.
         lr, weight_decay: of the optimizer.
         dtype: of parameters and activations.
+        transformer: more of megatron-core's ``TransformerConfig``.
     """
     model = HFModelConfig(path=str(path))
     model.model_type = model_type
@@ -62,7 +64,7 @@ def build(
         expert_tensor_parallel_size=topology.etp,
         vanilla_mbridge=topology.vanilla,
         use_remove_padding=topology.packed,
-        override_transformer_config=unfused,
+        override_transformer_config=unfused | (transformer or {}),
         forward_only=forward_only,
         param_offload=offload,
         optimizer_offload=offload,

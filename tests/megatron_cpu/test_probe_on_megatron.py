@@ -26,12 +26,17 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, tup
     return found
 
 
-def look(path: Path, topology: Topology) -> tuple[dict, dict]:
+RECOMPUTED = {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+
+BALANCED = {"moe_aux_loss_coeff": 1.0, "moe_router_load_balancing_type": "aux_loss", "moe_z_loss_coeff": 1.0}
+
+
+def look(path: Path, topology: Topology, transformer: dict) -> tuple[dict, dict]:
     import probe_on_rank
 
     from megatron_cpu import engines
 
-    engine = engines.build(path, topology)
+    engine = engines.build(path, topology, transformer=transformer)
     # Past verl's check, which lets half precision pass only: that would hide what is counted twice or not at all.
     object.__setattr__(engine.engine_config, "dtype", "float32")
     engine.initialize()
@@ -49,20 +54,22 @@ def train(path: Path, topology: Topology, probed: bool) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("name", "topology"),
+    ("name", "topology", "transformer"),
     [
-        ("qwen2", Topology()),
-        ("qwen2", Topology(tp=2, pp=2)),
-        ("qwen2", Topology(pp=2, vpp=2, packed=False)),
-        ("qwen2", Topology(tp=2, dp=2, packed=False)),
-        ("qwen3_moe", Topology(tp=2, ep=2, etp=1)),
-        ("qwen3_moe", Topology(ep=2)),
+        ("qwen2", Topology(), {}),
+        ("qwen2", Topology(tp=2, pp=2), RECOMPUTED),
+        ("qwen2", Topology(pp=2, vpp=2, packed=False), {}),
+        ("qwen2", Topology(tp=2, dp=2, packed=False), {"sequence_parallel": False}),
+        ("qwen3_moe", Topology(tp=2, ep=2, etp=1), RECOMPUTED),
+        ("qwen3_moe", Topology(ep=2, pp=2), BALANCED),
     ],
     ids=str,
 )
-def test_what_one_whole_model_says(server: Server, saved: dict, name: str, topology: Topology) -> None:
+def test_what_one_whole_model_says(
+    server: Server, saved: dict, name: str, topology: Topology, transformer: dict
+) -> None:
     path, expected = saved[name]
-    for found in server.run(look, topology.world, path, topology):
+    for found in server.run(look, topology.world, path, topology, transformer):
         probe_reference.assert_equal(found, expected, 1e-5)
 
 

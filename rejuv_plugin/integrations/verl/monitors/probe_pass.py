@@ -90,9 +90,12 @@ class ProbePass:
         self._guards[name].check()
 
     def _run(self) -> None:
-        self._unserved, self._failed = set(self.monitors), None
+        # Who has not asked since the last pass never will: it was turned off, and with it the work done for it alone.
+        for name in self._unserved:
+            del self.monitors[name]
         for monitor in self.monitors.values():
             monitor.forget()
+        self._unserved, self._failed = set(self.monitors), None
         try:
             self._forward_backward()
         # It must reach all monitors, not only the one that happened to ask first.

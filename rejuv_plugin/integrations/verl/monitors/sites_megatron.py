@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where to look in megatron-core's models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class MegatronSites:
 
     def watch(self, hooks: Hooks, watched: Watched) -> None:
         for model in self.modules:
+            hooks.stack.enter_context(_plain_routers(model.config))
             for layer in getattr(model, "language_model", model).decoder.layers:
                 number = layer.layer_number - 1
                 if watched.ranks:
@@ -93,6 +95,23 @@ class MegatronSites:
                     watched.neurons[1](_mlp_hooks)(hooks, layer.mlp, watched.neurons, number)
                 if watched.attention:
                     watched.attention[1](_attention_hooks)(hooks, layer, *watched.attention)
+
+
+@contextmanager
+def _plain_routers(config: Any) -> Iterator[None]:
+    """Without the routers' own losses and noise: they have no part in the NLL that is differentiated."""
+    balance = config.moe_aux_loss_coeff
+    without = {
+        "moe_aux_loss_coeff": [0.0] * len(balance) if isinstance(balance, list) else 0.0,
+        "moe_z_loss_coeff": None,
+        "moe_input_jitter_eps": None,
+    }
+    before = {name: getattr(config, name) for name in without}
+    vars(config).update(without)
+    try:
+        yield
+    finally:
+        vars(config).update(before)
 
 
 def _mlp_hooks(hooks: Hooks, mlp: Any, watched: tuple[NeuronMonitor, Guard], layer: int) -> None:
