@@ -108,8 +108,10 @@ class WeightsMonitor(Monitor):
         shape = self._layers + 1  # the last is everything outside the decoder layers
         names = [f"{pair}_{part}" for pair in _PAIRS for part in ("moved", "of")]
         found = {name: torch.zeros(shape, dtype=torch.float64) for name in (*names, "changed", "count")}
-        before, self._before = self._before, self._now
-        for name, now in self._now.items():
+        # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
+        streamed, self._now = self._now, {}
+        before, self._before = self._before, streamed
+        for name, now in streamed.items():
             within = within_layer(name)
             row = within[0] if within and within[0] < self._layers else self._layers
             scale = self._elements[name] / max(1, len(now))
