@@ -5,7 +5,7 @@
 ``plasticity.jsonl`` has a line a step, ``{"step": 7, "metrics": {name: number}, "layers": {name: [number or null]}}``,
 and ``alarms.jsonl`` one for each alarm that was raised or ended. A run that goes on at a checkpoint writes
 ``{"resumed_at": step}`` first: it makes later steps again, so what is above that line about them no longer counts.
-A killed run may leave a line that was cut short; it counts as not written.
+A killed run or a full disk may leave a line that was cut short; it counts as not written.
 """
 
 import json
@@ -34,7 +34,7 @@ class History:
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self._path, self._last, self._is_cut = path, resumed_at, False
         if path.exists() and path.stat().st_size:
             # Below a line that was cut short, not behind it.
             self._append("\n" + _line({"resumed_at": resumed_at}))
@@ -46,12 +46,17 @@ class History:
             OSError: it cannot be written.
             ValueError: a number is not finite.
         """
-        self._append(_line(record))
+        line = _line(record)
+        # After a write that failed, as after a kill: below what may be half a line, with the mark of having gone on.
+        self._append("\n" + _line({"resumed_at": self._last}) + line if self._is_cut else line)
+        self._last = record["step"]
 
     def _append(self, text: str) -> None:
+        self._is_cut = True
         # Opened anew for each line: a file that was moved away, or a disk that came back, does not end it.
         with self._path.open("a", encoding="utf-8") as file:
             file.write(text)
+        self._is_cut = False
 
 
 def step_record(step: int, metrics: Mapping[str, float], layers: Mapping[str, list[float]]) -> Record:
@@ -116,12 +121,14 @@ def _lines(path: Path, key: str) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         record = _parsed(line)
-        # Only the last line before the end, or before a run went on, can have been cut short.
-        if cut is not None and not (record and "resumed_at" in record):
+        if record is None:
+            cut = cut or number
+            continue
+        # Only the last lines before the end, or before a run went on, can have been cut short.
+        if cut is not None and "resumed_at" not in record:
             raise _refused(key, path, cut)
-        cut = number if record is None else None
-        if record is not None:
-            yield number, record
+        cut = None
+        yield number, record
 
 
 def _parsed(line: bytes) -> Record | None:

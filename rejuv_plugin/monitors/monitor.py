@@ -65,6 +65,11 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {key: float(np.quantile(finite, q)) for key, q in QUANTILES.items()} if finite else {}
 
 
+def is_due(step: int, every: int) -> bool:
+    """Of what is measured every so many steps, from 1, the first one included."""
+    return step == 1 or step % every == 0
+
+
 class Monitor(ABC):
     """One switch of ``rejuvenation.monitors``, on one rank of the actor. Never changes what it looks at."""
 
@@ -74,6 +79,14 @@ class Monitor(ABC):
     """Every metric it gives."""
     every: int = 1
     """Steps between two measurements."""
+
+    def due(self, step: int) -> bool:
+        """Whether to measure at a step of RL, from 1: at the first one, and at multiples of `every`."""
+        return is_due(step, self.every)
+
+    def ahead(self) -> None:  # noqa: B027  (most monitors have nothing to do)
+        """At a step that is due, before the new weights go to the rollout and wake it up: what needs a device's memory,
+        for then it is still training's. All ranks call it at once."""
 
     @abstractmethod
     def sums(self) -> Sums:

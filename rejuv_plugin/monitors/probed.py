@@ -3,13 +3,19 @@
 """Monitors that look at a pass of the model over the probe set. All of them look at the same one."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from typing import Protocol
 
 from .monitor import Monitor, Sums
 
-Look = Callable[[str], None]
-"""Called with a monitor's name: sees to it that the pass of this step was run, and that this monitor saw it.
-Raises what kept it from seeing. Collective over all ranks."""
+
+class Look(Protocol):
+    """The pass of a step, which is run once. Both are collective over all ranks."""
+
+    def ahead(self) -> None:
+        """Run it now; raises nothing."""
+
+    def __call__(self, name: str) -> None:
+        """See to it that it was run, and that the monitor of this name saw it; raises what kept it from seeing."""
 
 
 class ProbeSetMonitor(Monitor):
@@ -20,7 +26,14 @@ class ProbeSetMonitor(Monitor):
 
     def __init__(self, look: Look, every: int = 1) -> None:
         self._look, self.every = look, every
-        self._tally = self.nothing()
+        self._held: Sums | None = None
+
+    @property
+    def _tally(self) -> Sums:
+        # Made when the first hook runs and given away by `sums`: between two looks the device's memory is training's.
+        if self._held is None:
+            self._held = self.nothing()
+        return self._held
 
     @abstractmethod
     def nothing(self) -> Sums:
@@ -28,9 +41,12 @@ class ProbeSetMonitor(Monitor):
 
     def forget(self) -> None:
         """Drop what was seen."""
-        self._tally = self.nothing()
+        self._held = None
+
+    def ahead(self) -> None:
+        self._look.ahead()
 
     def sums(self) -> Sums:
         self._look(self.name)
-        found, self._tally = self._tally, self.nothing()
+        found, self._held = self._tally, None
         return found

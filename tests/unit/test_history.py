@@ -74,6 +74,32 @@ def test_killed_at_every_byte_of_the_last_line(path: Path) -> None:
         assert path.read_bytes().startswith(whole[:length])
 
 
+def test_a_disk_that_was_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History(path)
+    add(history, 1, 2)
+
+    class Full:
+        """Of which the first ten bytes still fit."""
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def write(self, text: str) -> None:
+            with open(path, "a") as file:
+                file.write(text[:10])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_, **__: Full())
+        for step in (3, 4):
+            with pytest.raises(OSError, match="No space"):
+                add(history, step)
+    add(history, 5, 6)
+    assert [step for step, _ in read(path)] == [1, 2, 5, 6]
+
+
 def test_alarms_of_one_step_and_of_a_rewound_one(tmp_path: Path) -> None:
     path = tmp_path / ALARMS
     assert read_alarms(path, "RUN") == []

@@ -39,22 +39,43 @@ class Counting(Monitor):
         return Values({self.name: float(sums["total"] / sums["count"])}, {self.name: layers})
 
 
-def three_steps(*made: tuple) -> list[Report]:
+class Together(Counting):
+    """Runs a collective by itself, as the pass over the probe set does: in `ahead` if ``early``, else in `sums`."""
+
+    def __init__(self, name: str, every: int, early: bool) -> None:
+        super().__init__(name, every)
+        self._early = early
+
+    def ahead(self) -> None:
+        if self._early:
+            dist.all_reduce(torch.ones(1000))
+
+    def sums(self) -> Sums:
+        if not self._early:
+            dist.all_reduce(torch.ones(1000))
+        return super().sums()
+
+
+def three_steps(early: bool, *made: tuple) -> list[Report]:
     def broken() -> list[Monitor]:
         if dist.get_rank() == 1:
             raise OSError("not here")
-        return [Counting("unmakable", 1000)]
+        return [Together("unmakable", 1000, early)]
 
     makers = {(arguments[0],): lambda arguments=arguments: [Counting(*arguments)] for arguments in made}
     hub = Hub({**makers, ("unmakable",): broken}, "cpu")
-    return [hub.report(step) for step in (1, 2, 3)]
+    reports = []
+    for step in (1, 2, 3):
+        hub.ahead(step)
+        reports.append(hub.report(step))
+    return reports
 
 
 @pytest.mark.parametrize("where", ["sums", "values"])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_what_fails_on_one_rank_is_off_on_all_and_the_rest_goes_on(world: int, where: str) -> None:
     bad = world - 1 if where == "sums" else -1
-    found = ranks.run(three_steps, world, ("good",), ("bad", 1, bad, 2, where), ("rare", 2))
+    found = ranks.run(three_steps, world, where == "sums", ("good",), ("bad", 1, bad, 2, where), ("rare", 2))
     for rank in range(world):
         one, two, three = found[rank]
         mean, total = (world + 1) / 2, world * (world + 1) / 2

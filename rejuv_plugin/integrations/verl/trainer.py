@@ -57,6 +57,12 @@ class RejuvenationMixin:
             # verl has already counted to the first step; the transform belongs to the state before it.
             self.logger.log(data=self._rejuvenated.metrics, step=self.global_steps - 1)
 
+    def on_step_end(self) -> None:
+        if self._watch is not None:
+            # Before super(), which wakes the rollout: afterwards the memory of colocated devices is the rollout's.
+            self._watch.ahead(self)
+        super().on_step_end()  # type: ignore[misc]
+
     def _save_checkpoint(self) -> None:
         if self._rejuvenated is not None:
             # Before verl's own files: a checkpoint that can be resumed then always has its record.

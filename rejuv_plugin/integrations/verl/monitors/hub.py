@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """All monitors of one rank: asked together with those of the other ranks, and turned off together when one fails."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,11 +22,11 @@ class Report:
     values: Values = field(default_factory=Values)
     failed: dict[str, str] = field(default_factory=dict)
     """Why a monitor is off from now on, by its name."""
-    seconds: float = 0.0
 
 
 class Hub:
-    """On each rank of the actor. `report` is a collective; a monitor that raises is off on all ranks from then on.
+    """On each rank of the actor. `ahead` and `report` are collectives; a monitor that raises on one rank is off on all
+    ranks from then on.
 
     What cannot be caught: a rank that dies, or stays away from a collective that a monitor runs by itself.
     """
@@ -47,18 +46,23 @@ class Hub:
             made = self._guarded(names, make)
             self._monitors |= dict(zip(names, made, strict=True)) if made else {}
 
+    def ahead(self, step: int) -> None:
+        """What monitors do at this step while the rollout sleeps; see `Monitor.ahead`. `report` tells what failed."""
+        for name in self._well([name for name in self._names if name not in self._off]):
+            if self._monitors[name].due(step):
+                self._guarded([name], self._monitors[name].ahead)
+
     def report(self, step: int) -> Report:
         """What was seen since the last call, over all ranks.
 
         Args:
-            step: of RL, from 1. Monitors that look every n steps do so at the first one and at multiples of n.
+            step: of RL, from 1.
         """
-        began, report = time.perf_counter(), Report()
-        on = [name for name in self._names if name not in self._off]
+        report = Report()
+        # Before too: a monitor that one rank could not make must not start a collective on the others.
+        on = self._agreed([name for name in self._names if name not in self._off], report)
         sums = {name: self._guarded([name], partial(self._sums, name, step)) for name in on}
-        for name in self._failed(on):
-            report.failed[name] = self._reason(name)
-            on.remove(name)
+        on = self._agreed(on, report)
         together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
         for name in on:
             found = {key: part for (owner, key), part in together.items() if owner == name}
@@ -70,12 +74,11 @@ class Hub:
             if name in self._error:
                 report.failed[name] = self._error[name]
         self._off |= report.failed.keys()
-        report.seconds = time.perf_counter() - began
         return report
 
     def _sums(self, name: str, step: int) -> Sums:
         monitor = self._monitors[name]
-        return monitor.sums() if step == 1 or step % monitor.every == 0 else {}
+        return monitor.sums() if monitor.due(step) else {}
 
     def _guarded(self, names: Sequence[str], call: Callable[[], Any]) -> Any:
         """What ``call`` gives; None, and the error kept by ``names``, if it raises: no monitor may end a job."""
@@ -87,13 +90,19 @@ class Hub:
             self._error |= dict.fromkeys(names, f"{type(error).__name__}: {error}")
             return None
 
-    def _failed(self, on: Sequence[str]) -> list[str]:
-        """Those of ``on`` that have failed on any rank."""
+    def _agreed(self, on: Sequence[str], report: Report) -> list[str]:
+        """Those of ``on`` that have failed on no rank; the others get into ``report``."""
+        well = self._well(on)
+        report.failed |= {name: self._reason(name) for name in on if name not in well}
+        return well
+
+    def _well(self, on: Sequence[str]) -> list[str]:
+        """Those of ``on`` that have failed on no rank."""
         if not on:
             return []
         fine = torch.tensor([name not in self._error for name in on], dtype=torch.int32, device=self._device)
         dist.all_reduce(fine, op=dist.ReduceOp.MIN)
-        return [name for name, ok in zip(on, fine.tolist(), strict=True) if not ok]
+        return [name for name, ok in zip(on, fine.tolist(), strict=True) if ok]
 
     def _reason(self, name: str) -> str:
         reasons: list[str | None] = [None] * dist.get_world_size()
@@ -101,10 +110,10 @@ class Hub:
         return next(f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
 
     def _added(self, parts: Mapping[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
-        """Each tensor's sum over all ranks, float64 on the CPU, in one collective."""
+        """Each tensor's sum over all ranks, float64 on their device, in one collective."""
         if not parts:
             return {}
         flat = torch.cat([part.to(self._device, torch.float64).reshape(-1) for part in parts.values()])
         dist.all_reduce(flat)
-        pieces = flat.cpu().split([part.numel() for part in parts.values()])
+        pieces = flat.split([part.numel() for part in parts.values()])
         return {key: piece.view(part.shape) for (key, part), piece in zip(parts.items(), pieces, strict=True)}

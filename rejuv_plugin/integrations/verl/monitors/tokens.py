@@ -134,25 +134,24 @@ class _OfMegatron(_OfEngine):
         engine._lm_head_logits_processor, engine.prepare_model_outputs = processed, prepared
 
     def _look(self, logits: Tensor, temperature: Tensor) -> dict[str, Tensor]:
-        """Both ``[1, tokens]`` or ``[sequences, longest]``. Collective over the group of tensor parallelism; a rank
-        that fails says NaN, as its group waits for what it has to say."""
-        found = torch.full((2, *logits.shape[:2]), torch.nan, device=logits.device)
-        with self._guard, torch.no_grad():
-            self._guard.check()
-            found = torch.stack(_over_shards(logits.detach().flatten(0, 1), temperature.flatten())).view_as(found)
-        return {_ENTROPY: found[0], _TOP1: found[1]}
+        """Both ``[1, tokens]`` or ``[sequences, longest]``. Collective over the group of tensor parallelism: a rank
+        that fails, now or before, takes part with NaN, else the others' next collective would meet verl's own."""
+        from megatron.core import parallel_state
 
-
-def _over_shards(logits: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-    from megatron.core import parallel_state
-
-    group = parallel_state.get_tensor_model_parallel_group()
-    rows = torch.arange(len(logits), device=logits.device)
-    top = peaks(logits, rows)
-    dist.all_reduce(top, dist.ReduceOp.MAX, group)
-    found = moments(logits, rows, top, temperature.float().clamp(min=_COLDEST))
-    dist.all_reduce(found, dist.ReduceOp.SUM, group)
-    return entropy_and_top1(found)
+        group = parallel_state.get_tensor_model_parallel_group()
+        shape, flat = logits.shape[:2], logits.detach().flatten(0, 1)
+        rows = torch.arange(len(flat), device=flat.device)
+        top, sums = (torch.full((*more, len(flat)), torch.nan, device=flat.device) for more in ((), (2,)))
+        with torch.no_grad():
+            if (own := self._guard(peaks)(flat, rows)) is not None:
+                top = own
+            dist.all_reduce(top, dist.ReduceOp.MAX, group)
+            own = self._guard(moments)(flat, rows, top, temperature.flatten().float().clamp(min=_COLDEST))
+            if own is not None:
+                sums = own
+            dist.all_reduce(sums, dist.ReduceOp.SUM, group)
+            entropy, top1 = entropy_and_top1(sums)
+        return {_ENTROPY: entropy.view(shape), _TOP1: top1.view(shape)}
 
 
 def response_rows(data: Any) -> Tensor:

@@ -5,7 +5,8 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ....monitors import groups
 from ....monitors.alarms import Alarms
 from ....monitors.catalogue import ACTOR, ENTROPY_DROP, TRAINER
 from ....monitors.history import ALARMS, PLASTICITY, History, step_record
-from ....monitors.monitor import Values
+from ....monitors.monitor import Values, is_due
 from ....probe.dialogue import Example
 from ..job import Job
 from .probe_set import probe_set_of
@@ -57,28 +58,39 @@ class Watch:
 
     def begin(self, trainer: Any, folder: Path | None) -> None:
         """Called when all is loaded: from a checkpoint's ``folder``, or None in a new run."""
-        if folder is not None:
-            trainer.actor_rollout_wg.plasticity_load(str(folder))
-            if (folder / STATE).exists():
-                state = json.loads((folder / STATE).read_text())
-                self._entropy_at_start = state["entropy_at_start"]
-                if self._alarms:
-                    self._alarms.load_state(state["alarms"])
-        self._steps = History(self._directory / PLASTICITY, trainer.global_steps)
-        self._raised = History(self._directory / ALARMS, trainer.global_steps)
+        with self._guarded(trainer.global_steps):
+            if folder is not None:
+                trainer.actor_rollout_wg.plasticity_load(str(folder))
+                if (folder / STATE).exists():
+                    state = json.loads((folder / STATE).read_text())
+                    self._entropy_at_start = state["entropy_at_start"]
+                    if self._alarms:
+                        self._alarms.load_state(state["alarms"])
+            self._steps = History(self._directory / PLASTICITY, trainer.global_steps)
+            self._raised = History(self._directory / ALARMS, trainer.global_steps)
 
     def save(self, trainer: Any, folder: str) -> None:
         """Keep in a checkpoint's ``folder`` what `begin` needs."""
-        trainer.actor_rollout_wg.plasticity_save(folder)
-        alarms = self._alarms.state() if self._alarms else {}
-        write_text(Path(folder, STATE), json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}))
+        if self._off:
+            return
+        with self._guarded(trainer.global_steps):
+            trainer.actor_rollout_wg.plasticity_save(folder)
+            alarms = self._alarms.state() if self._alarms else {}
+            write_text(Path(folder, STATE), json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}))
+
+    def ahead(self, trainer: Any) -> None:
+        """Called after the step's updates, while the rollout sleeps."""
+        step = trainer.global_steps
+        if self._examples and not self._off and is_due(step, self._settings.probe_set.every):
+            with self._guarded(step):
+                trainer.actor_rollout_wg.plasticity_ahead(step)
 
     def measure(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> bool:
         """Add to verl's ``metrics`` of the step that was just done, in place; true if the run is to end here."""
         if self._off:
             return False
-        began = time.perf_counter()
-        try:
+        began, raised = time.perf_counter(), False
+        with self._guarded(trainer.global_steps):
             values = self._asked(trainer)
             self._since_start(values)
             found = {f"{ACTOR}{name}": value for name, value in values.flat(each=self._settings.per_layer).items()}
@@ -90,14 +102,25 @@ class Watch:
                 metrics |= self._alarms.metrics()
                 seen |= self._alarms.metrics()
             layers = {f"{ACTOR}{name}": each for name, each in values.layers.items()}
-            if self._steps:
-                self._steps.add(step_record(trainer.global_steps, seen, layers))
+            self._keep(self._steps, step_record(trainer.global_steps, seen, layers))
             metrics["timing_s/plasticity"] = time.perf_counter() - began
+        return raised and self._settings.stop_on_alarm
+
+    @contextmanager
+    def _guarded(self, step: int) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             self._off = True
-            print(f"rejuvenation: monitors are off from step {trainer.global_steps} on: {error!r}", flush=True)
-            return False
-        return raised and self._settings.stop_on_alarm
+            print(f"rejuvenation: monitors are off from step {step} on: {error!r}", flush=True)
+
+    def _keep(self, history: History | None, record: dict[str, Any]) -> None:
+        """Append; a disk that is full now may have room later, and metrics and alarms go on without it."""
+        try:
+            if history:
+                history.add(record)
+        except OSError as error:
+            print(f"rejuvenation: step {record['step']} is not kept: {error}", flush=True)
 
     def _asked(self, trainer: Any) -> Values:
         reports = trainer.actor_rollout_wg.plasticity_report(trainer.global_steps)
@@ -130,6 +153,5 @@ class Watch:
         alarms = self._alarms.look(step, seen) if self._alarms else []
         for alarm in alarms:
             print(alarm, flush=True)
-            if self._raised:
-                self._raised.add(alarm.to_json())
+            self._keep(self._raised, alarm.to_json())
         return any(not alarm.ended for alarm in alarms)

@@ -73,6 +73,12 @@ class MonitoredActor:
         return (self._weights,)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def plasticity_ahead(self, step: int) -> None:
+        """See `Hub.ahead`."""
+        if self._hub:
+            self._hub.ahead(step)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def plasticity_report(self, step: int) -> Report | None:
         """See `Hub.report`; None but from the first rank, and from workers without an actor."""
         report = self._hub.report(step) if self._hub else None
