@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass, field
 
+from ..errors import InputError
 from .checks import whole
 
 
@@ -79,3 +80,5 @@ class MonitorsConfig:
 
     def __post_init__(self) -> None:
         whole(self, "sample")
+        if self.stop_on_alarm and not (self.enabled and self.alarms):
+            raise InputError("stop_on_alarm", "false without alarms", "true", "turn monitors.alarms on")

@@ -75,6 +75,18 @@ def skeleton(checkpoint: Checkpoint, **changes: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
+def load_config(checkpoint: Checkpoint) -> Any:
+    """The configuration, as transformers has it.
+
+    Raises:
+        InputError: as `load_model`.
+    """
+    from transformers import AutoConfig
+
+    with _loading(checkpoint):
+        return AutoConfig.from_pretrained(checkpoint.root, **_SAFE)
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The tokenizer with its chat template.
 

@@ -69,3 +69,35 @@ def test_monitors_do_not_change_a_bit(server: Server, tmp_path: Path, model: str
     assert all(torch.equal(tensor, without[0][name]) for name, tensor in with_monitors[0].items())
     # The policy was seen to change.
     assert len({said["entropy"] for said in with_monitors[1]}) == 5
+
+
+def learn_while_one_rank_fails(path: Path, topology: Topology) -> tuple[dict, str]:
+    """On a rank: weights, and what the monitor of tokens says in the end."""
+    import torch.distributed as dist
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.monitors import tokens
+
+    def fail(*_: object) -> None:
+        raise MemoryError("on one rank")
+
+    if dist.get_rank() == 1:
+        tokens.peaks = fail
+    engine = engines.build(path, topology)
+    monitor = tokens.attach(engine)
+    weights, _ = rollouts.five_steps(engine, False, engines.exported)
+    try:
+        monitor.sums()
+    except MemoryError as error:
+        return weights, str(error)
+    return weights, ""
+
+
+def test_a_rank_that_fails_keeps_step_with_its_group(server: Server, tmp_path: Path) -> None:
+    path, topology = models.save(tmp_path / "qwen2", "qwen2", seed=1), Topology(tp=2)
+    failed, alone = (
+        server.run(learn_while_one_rank_fails, 2, path, topology),
+        server.run(learn, 2, path, topology, False),
+    )
+    assert [said for _, said in failed] == ["", "on one rank"]
+    assert all(torch.equal(tensor, alone[0][0][name]) for name, tensor in failed[0][0].items())

@@ -6,17 +6,21 @@ The configuration is cut down to what is read here; `verl_jobs/test_refusals.py`
 """
 
 import collections
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from checkpoints import edit_json, make_pair, save_model, set_weights, snapshot, weights
 from omegaconf import OmegaConf
 
 from rejuv_plugin.config import defaults
 from rejuv_plugin.integrations.verl.driver_check import checked
+from rejuv_plugin.integrations.verl.job import job_of
+from rejuv_plugin.integrations.verl.monitors.probe_set import probe_set_of
 
 MODEL, BASE, CACHE = "actor_rollout_ref.model.path", "rejuvenation.base_path", "rejuvenation.cache_dir"
 
@@ -112,6 +116,30 @@ def assert_ends_with(config: Any, root: Path, capsys: pytest.CaptureFixture[str]
     assert " Fix: " in line
     assert "\n" not in line
     assert snapshot(root) == before
+
+
+def test_a_probe_set_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, side in enumerate(("base", "sft")):
+        tiny.save_base(tmp_path / side, seed=seed)
+    config = configuration(tmp_path, monitors={"probe_set": {"data": str(tmp_path / "none.jsonl")}})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.data", "none.jsonl")
+    config.rejuvenation.monitors.enabled = False
+    checked(lambda *_: None)(config, False, False)
+
+
+def test_the_probe_set_of_an_adapter_is_told_by_its_base(tmp_path: Path) -> None:
+    tiny.save_base(tmp_path / "base")
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "adapter_config.json").write_text("{}")
+    data = tmp_path / "held_out.jsonl"
+    data.write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
+    job = job_of(configuration(tmp_path, monitors={"probe_set": {"data": str(data)}}))
+    assert len(probe_set_of(job)) == 1
+
+
+def test_stopping_on_alarms_that_are_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configuration(tmp_path, monitors={"stop_on_alarm": True, "alarms": False})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.stop_on_alarm", "false without alarms")
 
 
 def test_good_input_arms_the_tripwire_and_goes_on(tmp_path: Path) -> None:

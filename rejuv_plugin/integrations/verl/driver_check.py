@@ -32,6 +32,7 @@ def _check(config: Any) -> None:
     if job is None:
         return
     from ...checkpoint import check_cache, is_hub_name, read_checkpoint
+    from .monitors.probe_set import probe_set_of
     from .planning import plan_of
 
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
@@ -39,6 +40,7 @@ def _check(config: Any) -> None:
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
     if here == sides:
         plan = plan_of(job)
+        probe_set_of(job)
         if job.settings.mode == "disk":
             check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
     else:

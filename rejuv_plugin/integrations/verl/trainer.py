@@ -31,9 +31,10 @@ class RejuvenationMixin:
         if job is None:
             run_record.check(config, None)
         else:
+            # It may refuse its probe set: before anything is written.
+            self._watch = Watch(job, config) if job.settings.monitors.enabled else None
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
             self._rejuvenated = _begin(job, config)
-            self._watch = Watch(job, config) if job.settings.monitors.enabled else None
         super().__init__(config, *args, **kwargs)
 
     def _init_resource_pool_mgr(self) -> None:

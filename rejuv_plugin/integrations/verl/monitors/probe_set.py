@@ -4,26 +4,32 @@
 
 from dataclasses import replace
 
-from transformers import AutoConfig
-
 from ....checkpoint import read_checkpoint
+from ....checkpoint.adapter import is_adapter
+from ....checkpoint.source import locate
 from ....probe.dialogue import Example
-from ....probe.load import load_tokenizer
+from ....probe.load import load_config, load_tokenizer
 from ....probe.probe_set import read_probe_set
 from ..job import MODEL_PATH, Job
 
 
 def probe_set_of(job: Job) -> list[Example]:
-    """``monitors.probe_set.data``, else the calibration data, as the SFT checkpoint's tokenizer has it; empty without
-    either, or if no monitor looks at it.
+    """``monitors.probe_set.data``, else the calibration data, as the SFT checkpoint's tokenizer has it (of an adapter:
+    its base's); empty without either, or if no monitor looks at it.
 
     Raises:
-        InputError: `read_probe_set`.
+        InputError: `read_probe_set`; a model whose configuration transformers cannot read without its own code.
     """
     monitors, reset = job.settings.monitors, job.settings.reset
     data = monitors.probe_set.data or reset.calibration
-    if not data or not any((monitors.probe, monitors.neurons, monitors.ranks, monitors.attention)):
+    if (
+        not monitors.enabled
+        or not data
+        or not any((monitors.probe, monitors.neurons, monitors.ranks, monitors.attention))
+    ):
         return []
-    sft = read_checkpoint(job.sft_path, MODEL_PATH)
-    config = AutoConfig.from_pretrained(sft.root, trust_remote_code=False)
-    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(sft), config)
+    if is_adapter(locate(job.sft_path, MODEL_PATH)):
+        model = read_checkpoint(str(job.settings.base_path), "rejuvenation.base_path")
+    else:
+        model = read_checkpoint(job.sft_path, MODEL_PATH)
+    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(model), load_config(model))
