@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from checkpoints import edit_json, make_pair, save_model, set_weights, snapshot, weights
 from omegaconf import OmegaConf
 
@@ -97,6 +98,30 @@ def test_the_side_that_is_here_is_checked_when_the_other_is_a_hub_name(
     edit_json(tmp_path / "sft" / "config.json", quantization_config={"quant_method": "fp8"})
     config = configuration(tmp_path, base_path="an-organisation/a-model")
     assert_ends_with(config, tmp_path, capsys, MODEL, "quanti")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [(None, "not/there.jsonl"), ('{"question": "1+1"}\n', "question"), ('{"prompt": "1+1=", "response": ""}\n', "")],
+    ids=["missing", "other columns", "no response"],
+)
+def test_a_bad_probe_set(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str | None, says: str) -> None:
+    make_pair(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path / "sft")
+    path = tmp_path / "not" / "there.jsonl"
+    if rows:
+        path = tmp_path / "probe.jsonl"
+        path.write_text(rows)
+    config = configuration(tmp_path, monitors={"probe_set": {"data": str(path)}})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.data", says)
+
+
+def test_unknown_monitors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pair(tmp_path)
+    config = configuration(tmp_path, monitors={"entropies": True})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.entropies", "one of the keys")
+    config = configuration(tmp_path, monitors={"probe_set": {"every": 0}})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.every", "above 0")
 
 
 def assert_ends_with(config: Any, root: Path, capsys: pytest.CaptureFixture[str], key: str, says: str) -> None:

@@ -32,6 +32,7 @@ def _check(config: Any) -> None:
     if job is None:
         return
     from ...checkpoint import check_cache, is_hub_name, read_checkpoint
+    from .monitors.probe_set import probe_set_of
     from .planning import plan_of
 
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
@@ -41,6 +42,8 @@ def _check(config: Any) -> None:
         plan = plan_of(job)
         if job.settings.mode == "disk":
             check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
+        if job.settings.monitors.enabled:
+            probe_set_of(job)
     else:
         for key, name in here.items():
             read_checkpoint(name, key)

@@ -3,6 +3,7 @@
 """The probe set of a verl job."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from transformers import AutoConfig
 
@@ -24,6 +25,10 @@ def probe_set_of(job: Job) -> list[Example]:
     data = monitors.probe_set.data or reset.calibration
     if not data or not any((monitors.probe, monitors.neurons, monitors.ranks, monitors.attention)):
         return []
-    sft = read_checkpoint(job.sft_path, MODEL_PATH)
-    config = AutoConfig.from_pretrained(sft.root, trust_remote_code=False)
-    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(sft), config)
+    # An adapter has neither a configuration nor, often, a tokenizer of its own.
+    if Path(job.sft_path, "adapter_config.json").exists():
+        model = read_checkpoint(str(job.settings.base_path), "rejuvenation.base_path")
+    else:
+        model = read_checkpoint(job.sft_path, MODEL_PATH)
+    config = AutoConfig.from_pretrained(model.root, trust_remote_code=False)
+    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(model), config)
