@@ -85,8 +85,9 @@ class WeightsMonitor(Monitor):
             seen[name] = self._sampled(name, tensor)
             yield name, tensor
         self._now = seen
-        if not self._start:
-            self._start = seen
+        # What the rollout first gets is what the first step changes; a resumed run has an older start.
+        self._before = self._before or seen
+        self._start = self._start or seen
 
     @property
     def start(self) -> dict[str, Tensor]:

@@ -70,8 +70,11 @@ class Watch:
     def save(self, trainer: Any, folder: str) -> None:
         """Keep in a checkpoint's ``folder`` what `begin` needs."""
         trainer.actor_rollout_wg.plasticity_save(folder)
+        self._save_state(Path(folder))
+
+    def _save_state(self, folder: Path) -> None:
         alarms = self._alarms.state() if self._alarms else {}
-        write_text(Path(folder, STATE), json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}))
+        write_text(folder / STATE, json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}) + "\n")
 
     def measure(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> bool:
         """Add to verl's ``metrics`` of the step that was just done, in place; true if the run is to end here."""
@@ -92,6 +95,10 @@ class Watch:
             layers = {f"{ACTOR}{name}": each for name, each in values.layers.items()}
             if self._steps:
                 self._steps.add(step_record(trainer.global_steps, seen, layers))
+            # verl saves before a step is measured: its checkpoint gets what this step said, too.
+            saved = self._directory / f"global_step_{trainer.global_steps}"
+            if saved.is_dir():
+                self._save_state(saved)
             metrics["timing_s/plasticity"] = time.perf_counter() - began
         except Exception as error:
             self._off = True
