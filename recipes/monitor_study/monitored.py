@@ -43,7 +43,6 @@ class Monitors:
         self._found: dict[str, float] = {}
         self._start = None
         self._stream()
-        self._weights.sums()  # nothing has moved yet
 
     def _stream(self) -> None:
         for _ in self._weights.watch(self._model.named_parameters()):

@@ -39,7 +39,7 @@ def _metrics(score: str, of: str, source: str) -> list[Metric]:
     return quantiles + [
         Metric(
             f"probe/{score}_dormant_{tau}",
-            f"share of a layer's neurons with a {score} {about.split(':')[0]} of at most {tau}",
+            f"share of a layer's neurons whose {score} score is at most {tau}",
             "share, 0 to 1",
             "about 0 in every SiLU-gated MLP, plastic or not: a constant 0 is no good news, read the quantiles",
             _COST,

@@ -75,7 +75,7 @@ class WeightsMonitor(Monitor):
         self._places: dict[str, Tensor] = {}
         self._start: dict[str, Tensor] = {}
         self._base: dict[str, Tensor | None] = {}
-        self._before: dict[str, Tensor] = {}
+        self._before: dict[str, Tensor] | None = None
         self._now: dict[str, Tensor] = {}
 
     def watch(self, stream: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
@@ -84,9 +84,12 @@ class WeightsMonitor(Monitor):
         for name, tensor in stream:
             seen[name] = self._sampled(name, tensor)
             yield name, tensor
-        self._now = seen
-        if not self._start:
-            self._start = seen
+        if self._before is None:
+            # What the rollout first gets is what the first step changes; a resumed run has an older start.
+            self._before = seen
+        else:
+            self._now = seen
+        self._start = self._start or seen
 
     @property
     def start(self) -> dict[str, Tensor]:
@@ -110,7 +113,7 @@ class WeightsMonitor(Monitor):
         found = {name: torch.zeros(shape, dtype=torch.float64) for name in (*names, "changed", "count")}
         # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
         streamed, self._now = self._now, {}
-        before, self._before = self._before, streamed
+        before, self._before = self._before or {}, streamed
         for name, now in streamed.items():
             within = within_layer(name)
             row = within[0] if within and within[0] < self._layers else self._layers

@@ -22,7 +22,7 @@ def singular_values(gram: Tensor) -> Tensor:
 
 
 def effective_rank(sigma: Tensor) -> Tensor:
-    """``exp(H(sigma / sum(sigma)))``, H the entropy in nats (Roy and Vetterli, EUSIPCO 2007, Eq. 4).
+    """``exp(H(sigma / sum(sigma)))``, H the entropy in nats (Roy and Vetterli, EUSIPCO 2007).
 
     Args:
         sigma: ``[H]`` singular values, at least one of them above 0.

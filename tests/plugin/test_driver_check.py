@@ -103,6 +103,30 @@ def test_the_side_that_is_here_is_checked_when_the_other_is_a_hub_name(
     assert_ends_with(config, tmp_path, capsys, MODEL, "quanti")
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [(None, "not/there.jsonl"), ('{"question": "1+1"}\n', "question"), ('{"prompt": "1+1=", "response": ""}\n', "")],
+    ids=["missing", "other columns", "no response"],
+)
+def test_a_bad_probe_set(tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str | None, says: str) -> None:
+    make_pair(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path / "sft")
+    path = tmp_path / "not" / "there.jsonl"
+    if rows:
+        path = tmp_path / "probe.jsonl"
+        path.write_text(rows)
+    config = configuration(tmp_path, monitors={"probe_set": {"data": str(path)}})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.data", says)
+
+
+def test_unknown_monitors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pair(tmp_path)
+    config = configuration(tmp_path, monitors={"entropies": True})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.entropies", "one of the keys")
+    config = configuration(tmp_path, monitors={"probe_set": {"every": 0}})
+    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.every", "above 0")
+
+
 def assert_ends_with(config: Any, root: Path, capsys: pytest.CaptureFixture[str], key: str, says: str) -> None:
     before, verl_was_asked = snapshot(root), []
     capsys.readouterr()  # what saving the models printed
@@ -116,15 +140,6 @@ def assert_ends_with(config: Any, root: Path, capsys: pytest.CaptureFixture[str]
     assert " Fix: " in line
     assert "\n" not in line
     assert snapshot(root) == before
-
-
-def test_a_probe_set_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed, side in enumerate(("base", "sft")):
-        tiny.save_base(tmp_path / side, seed=seed)
-    config = configuration(tmp_path, monitors={"probe_set": {"data": str(tmp_path / "none.jsonl")}})
-    assert_ends_with(config, tmp_path, capsys, "rejuvenation.monitors.probe_set.data", "none.jsonl")
-    config.rejuvenation.monitors.enabled = False
-    checked(lambda *_: None)(config, False, False)
 
 
 def test_the_probe_set_of_an_adapter_is_told_by_its_base(tmp_path: Path) -> None:

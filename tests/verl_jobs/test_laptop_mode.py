@@ -131,6 +131,7 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
     job.overrides = [
         *TWO_WORKERS, *VALIDATION, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         "rejuvenation.monitors.stop_on_alarm=true",
+        "actor_rollout_ref.rollout.temperature=0.7", "actor_rollout_ref.actor.optim.lr=1e-5",
         # alpha 1 keeps the skill of calling the tool, which half of it would not.
         "rejuvenation.fusion.alpha=1", "data.max_response_length=160", "actor_rollout_ref.rollout.max_model_len=256",
         "actor_rollout_ref.rollout.multi_turn.enable=True",

@@ -40,9 +40,9 @@ def _check(config: Any) -> None:
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
     if here == sides:
         plan = plan_of(job)
-        probe_set_of(job)
         if job.settings.mode == "disk":
             check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
+        probe_set_of(job)
     else:
         for key, name in here.items():
             read_checkpoint(name, key)

@@ -49,6 +49,8 @@ class Watch:
         self._steps: History | None = None
         self._raised: History | None = None
         self._off = False
+        self._saved = 0, Path()
+        """The last step that a checkpoint was saved at, and where."""
 
     def workers(self, role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
         """verl's ``role -> Ray actor class``, with monitors; the argument is not changed."""
@@ -75,8 +77,13 @@ class Watch:
             return
         with self._guarded(trainer.global_steps):
             trainer.actor_rollout_wg.plasticity_save(folder)
-            alarms = self._alarms.state() if self._alarms else {}
-            write_text(Path(folder, STATE), json.dumps({"entropy_at_start": self._entropy_at_start, "alarms": alarms}))
+            self._saved = trainer.global_steps, Path(folder)
+            self._save_state()
+
+    def _save_state(self) -> None:
+        alarms = self._alarms.state() if self._alarms else {}
+        state = {"entropy_at_start": self._entropy_at_start, "alarms": alarms}
+        write_text(self._saved[1] / STATE, json.dumps(state) + "\n")
 
     def ahead(self, trainer: Any) -> None:
         """Called after the step's updates, while the rollout sleeps."""
@@ -102,7 +109,12 @@ class Watch:
                 metrics |= self._alarms.metrics()
                 seen |= self._alarms.metrics()
             layers = {f"{ACTOR}{name}": each for name, each in values.layers.items()}
-            self._keep(self._steps, step_record(trainer.global_steps, seen, layers))
+            with self._kept(trainer.global_steps):
+                if self._steps:
+                    self._steps.add(step_record(trainer.global_steps, seen, layers))
+                # verl saves before a step is measured: its checkpoint gets what this step said, too.
+                if self._saved[0] == trainer.global_steps:
+                    self._save_state()
             metrics["timing_s/plasticity"] = time.perf_counter() - began
         return raised and self._settings.stop_on_alarm
 
@@ -114,13 +126,13 @@ class Watch:
             self._off = True
             print(f"rejuvenation: monitors are off from step {step} on: {error!r}", flush=True)
 
-    def _keep(self, history: History | None, record: dict[str, Any]) -> None:
-        """Append; a disk that is full now may have room later, and metrics and alarms go on without it."""
+    @contextmanager
+    def _kept(self, step: int) -> Iterator[None]:
+        """A disk that is full now may have room later; metrics and alarms go on without it."""
         try:
-            if history:
-                history.add(record)
+            yield
         except OSError as error:
-            print(f"rejuvenation: step {record['step']} is not kept: {error}", flush=True)
+            print(f"rejuvenation: what monitors saw at step {step} is not kept: {error}", flush=True)
 
     def _asked(self, trainer: Any) -> Values:
         reports = trainer.actor_rollout_wg.plasticity_report(trainer.global_steps)
@@ -153,5 +165,7 @@ class Watch:
         alarms = self._alarms.look(step, seen) if self._alarms else []
         for alarm in alarms:
             print(alarm, flush=True)
-            self._keep(self._raised, alarm.to_json())
+            with self._kept(step):
+                if self._raised:
+                    self._raised.add(alarm.to_json())
         return any(not alarm.ended for alarm in alarms)
