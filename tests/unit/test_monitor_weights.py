@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rejuv_plugin.checkpoint.headers import read_header
+from rejuv_plugin.integrations.verl.monitors import stream
 from rejuv_plugin.monitors import groups
 from rejuv_plugin.monitors.places import RUN, places, read
 from rejuv_plugin.monitors.weights import WeightsMonitor
@@ -32,8 +33,8 @@ def flat(weights: dict[str, torch.Tensor], *within: str) -> torch.Tensor:
 
 
 def measured(monitor: WeightsMonitor, *streams: dict[str, torch.Tensor]) -> dict:
-    for stream in streams:
-        assert [name for name, _ in monitor.watch(stream.items())] == list(stream)
+    for each in streams:
+        assert [name for name, _ in monitor.watch(each.items())] == list(each)
     values = monitor.values(monitor.sums())
     return {"numbers": values.numbers, "layers": values.layers}
 
@@ -130,3 +131,13 @@ def test_groups() -> None:
     assert (1 - found["pass_rate_floor"]) ** 4 == pytest.approx(0.5)
     assert groups.signals([-1.0, 1.0], ["a", "b"], 0.5).keys() == {"pass_rate", "pass_rate_floor"}
     assert groups.signals([], [], 0.5) == {}
+
+
+def test_a_base_that_is_not_on_this_node_has_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = torch.arange(4)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked for it"))
+    for path in (None, Path("org/model"), tmp_path):
+        assert stream._base(path)("w", 4, at) is None
+    save_file({"w": torch.arange(4.0)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    assert stream._base(tmp_path)("w", 4, at).tolist() == [0, 1, 2, 3]

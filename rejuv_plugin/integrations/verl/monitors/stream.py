@@ -21,9 +21,9 @@ from .layers import number_of_layers
 class StreamedWeights(WeightsMonitor):
     """Of one engine. Only its first rank samples; the sums of the others are zero."""
 
-    def __init__(self, engine: Any, sample: int, base_path: str) -> None:
-        super().__init__(number_of_layers(engine), sample, _base(base_path))
+    def __init__(self, engine: Any, sample: int, base: Path | None) -> None:
         self._here = dist.get_rank() == 0
+        super().__init__(number_of_layers(engine), sample, _base(base if self._here else None))
         self._error: Exception | None = None
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
 
@@ -52,12 +52,16 @@ class StreamedWeights(WeightsMonitor):
         return super().sums()
 
 
-def _base(path: str) -> Callable[[str, int, Tensor], Tensor | None]:
-    """How to read a sample of the base model; a checkpoint that is not to be had here has no tensor."""
+def _base(path: Path | None) -> Callable[[str, int, Tensor], Tensor | None]:
+    """How to read a sample of the base model; a directory that is not to be had here has no tensor. Nothing is
+    downloaded: hundreds of workers would."""
+    nothing = lambda name, elements, at: None  # noqa: E731
+    if path is None or not path.is_dir():
+        return nothing
     try:
-        checkpoint = read_checkpoint(path, "rejuvenation.base_path")
-    except InputError:
-        return lambda name, elements, at: None
+        checkpoint = read_checkpoint(str(path), "rejuvenation.base_path")
+    except (InputError, OSError):
+        return nothing
 
     def sampled(name: str, elements: int, at: Tensor) -> Tensor | None:
         info = checkpoint.tensors.get(name)

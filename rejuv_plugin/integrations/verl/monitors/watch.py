@@ -13,6 +13,8 @@ from typing import Any
 import transfer_queue
 
 from ....checkpoint.small_file import write_text
+from ....checkpoint.source import locate
+from ....errors import InputError
 from ....monitors import groups
 from ....monitors.alarms import Alarms
 from ....monitors.catalogue import ACTOR, ENTROPY_DROP, TRAINER
@@ -54,8 +56,10 @@ class Watch:
 
     def workers(self, role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
         """verl's ``role -> Ray actor class``, with monitors; the argument is not changed."""
-        base = os.path.expanduser(self._base_path)
-        base = os.path.abspath(base) if os.path.isdir(base) else self._base_path
+        try:
+            base: Path | None = locate(self._base_path, "rejuvenation.base_path")
+        except InputError:
+            base = None
         return with_monitors(role_worker_mapping, Watching(self._settings, base, tuple(self._examples)))
 
     def begin(self, trainer: Any, folder: Path | None) -> None:

@@ -34,7 +34,8 @@ class Watching:
     """What the workers are told."""
 
     settings: MonitorsConfig
-    base_path: str
+    base: Path | None
+    """The base model's directory, as the trainer's node has it."""
     examples: tuple[Example, ...]
     """The probe set; empty: there is none."""
 
@@ -69,7 +70,7 @@ class MonitoredActor:
 
     def _watched_weights(self, engine: Any) -> Sequence[Monitor]:
         watching = self.plasticity_watching
-        self._weights = StreamedWeights(engine, watching.settings.sample, watching.base_path)
+        self._weights = StreamedWeights(engine, watching.settings.sample, watching.base)
         return (self._weights,)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
