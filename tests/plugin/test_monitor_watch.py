@@ -1,0 +1,93 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainer's side of the monitors asks of the workers, and what it does when something fails."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+from omegaconf import OmegaConf
+
+from rejuv_plugin.config import defaults
+from rejuv_plugin.integrations.verl.job import job_of
+from rejuv_plugin.integrations.verl.monitors.hub import Report
+from rejuv_plugin.integrations.verl.monitors.watch import STATE, Watch
+from rejuv_plugin.monitors.history import PLASTICITY, read_steps
+from rejuv_plugin.monitors.monitor import Values
+
+
+class Workers:
+    """Answer as a worker group of two does."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self._broken = broken
+
+    def __getattr__(self, name: str) -> Any:
+        def asked(argument: Any) -> list:
+            self.asked.append((name.removeprefix("plasticity_"), argument))
+            if name == self._broken:
+                raise RuntimeError("a worker died")
+            return [None, Report(Values({"entropy": 1.0}))]
+
+        return asked
+
+
+def watch(root: Path) -> Watch:
+    tiny.save_base(root / "sft")
+    (root / "probe.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
+    monitors = {"groups": False, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
+    config = OmegaConf.create(
+        {
+            "rejuvenation": {**defaults(), "base_path": str(root / "base"), "monitors": monitors},
+            "trainer": {"use_v1": True, "default_local_dir": str(root / "run")},
+            "actor_rollout_ref": {"model": {"path": str(root / "sft")}},
+        }
+    )
+    return Watch(job_of(config), config)
+
+
+def test_the_probe_pass_is_asked_for_when_it_is_due_and_before_the_report(tmp_path: Path) -> None:
+    watched, workers = watch(tmp_path), Workers()
+    for step in range(5):
+        trainer = SimpleNamespace(actor_rollout_wg=workers, global_steps=step)
+        if step == 0:
+            watched.begin(trainer, None)
+            continue
+        watched.ahead(trainer)
+        metrics: dict[str, Any] = {"actor/lr": 1.0, "unknown": "text"}
+        assert not watched.measure(trainer, None, metrics)
+        assert metrics["actor/plasticity/entropy"] == 1.0
+    assert [asked for asked in workers.asked if asked[0] == "ahead"] == [("ahead", 1), ("ahead", 3)]
+    assert workers.asked[:2] == [("ahead", 1), ("report", 1)]
+    assert [record["step"] for record in read_steps(tmp_path / "run" / PLASTICITY, "run")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("broken", ["plasticity_load", "plasticity_save", "plasticity_ahead", "plasticity_report"])
+def test_what_fails_ends_the_monitors_once_and_not_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], broken: str
+) -> None:
+    watched, workers = watch(tmp_path), Workers(broken)
+    trainer = SimpleNamespace(actor_rollout_wg=workers, global_steps=3)
+    watched.begin(trainer, tmp_path)
+    for _ in range(2):
+        watched.save(trainer, str(tmp_path))
+        watched.ahead(trainer)
+        assert not watched.measure(trainer, None, {})
+    assert capsys.readouterr().out.count("monitors are off from step 3 on: RuntimeError('a worker died')") == 1
+    assert [name for name, _ in workers.asked][-1] == broken.removeprefix("plasticity_"), "nothing is asked after it"
+
+
+def test_a_state_that_cannot_be_read_or_a_directory_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched, trainer = watch(tmp_path), SimpleNamespace(actor_rollout_wg=Workers(), global_steps=3)
+    (tmp_path / STATE).write_text("{")
+    watched.begin(trainer, tmp_path)
+    assert "monitors are off" in capsys.readouterr().out
+    (tmp_path / "run").write_text("a file")
+    watch(tmp_path).begin(trainer, None)
+    assert "monitors are off" in capsys.readouterr().out
