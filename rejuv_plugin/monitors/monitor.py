@@ -79,14 +79,13 @@ class Monitor(ABC):
     """Every metric it gives."""
     every: int = 1
     """Steps between two measurements."""
+    early: ClassVar[bool] = False
+    """Measures before the new weights go to the rollout and wake it: it needs memory of the device, which is training's
+    until then."""
 
     def due(self, step: int) -> bool:
         """Whether to measure at a step of RL, from 1: at the first one, and at multiples of `every`."""
         return is_due(step, self.every)
-
-    def ahead(self) -> None:  # noqa: B027  (most monitors have nothing to do)
-        """At a step that is due, before the new weights go to the rollout and wake it up: what needs a device's memory,
-        for then it is still training's. All ranks call it at once."""
 
     @abstractmethod
     def sums(self) -> Sums:

@@ -3,19 +3,13 @@
 """Monitors that look at a pass of the model over the probe set. All of them look at the same one."""
 
 from abc import abstractmethod
-from typing import Protocol
+from collections.abc import Callable
 
 from .monitor import Monitor, Sums
 
-
-class Look(Protocol):
-    """The pass of a step, which is run once. Both are collective over all ranks."""
-
-    def ahead(self) -> None:
-        """Run it now; raises nothing."""
-
-    def __call__(self, name: str) -> None:
-        """See to it that it was run, and that the monitor of this name saw it; raises what kept it from seeing."""
+Look = Callable[[str], None]
+"""Called with a monitor's name: sees to it that the pass of this step was run, and that this monitor saw it.
+Raises what kept it from seeing. Collective over all ranks."""
 
 
 class ProbeSetMonitor(Monitor):
@@ -23,6 +17,8 @@ class ProbeSetMonitor(Monitor):
     look: see `Look`.
     every: steps between two passes.
     """
+
+    early = True
 
     def __init__(self, look: Look, every: int = 1) -> None:
         self._look, self.every = look, every
@@ -42,9 +38,6 @@ class ProbeSetMonitor(Monitor):
     def forget(self) -> None:
         """Drop what was seen."""
         self._held = None
-
-    def ahead(self) -> None:
-        self._look.ahead()
 
     def sums(self) -> Sums:
         self._look(self.name)

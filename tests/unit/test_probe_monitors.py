@@ -28,13 +28,7 @@ CPU = torch.device("cpu")
 NAN = pytest.approx(float("nan"), nan_ok=True)
 
 
-class NoLook:
-    def ahead(self) -> None: ...
-
-    def __call__(self, name: str) -> None: ...
-
-
-no_look = NoLook()
+def no_look(name: str) -> None: ...
 
 
 def test_ranks_of_a_known_spectrum() -> None:

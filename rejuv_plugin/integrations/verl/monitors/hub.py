@@ -40,6 +40,7 @@ class Hub:
         self._device = device
         self._error: dict[str, str] = {}
         self._off: set[str] = set()
+        self._ahead: Report | None = None
         self._monitors: dict[str, Monitor] = {}
         self._names = [name for names in makers for name in names]
         for names, make in makers.items():
@@ -47,10 +48,8 @@ class Hub:
             self._monitors |= dict(zip(names, made, strict=True)) if made else {}
 
     def ahead(self, step: int) -> None:
-        """What monitors do at this step while the rollout sleeps; see `Monitor.ahead`. `report` tells what failed."""
-        for name in self._well([name for name in self._names if name not in self._off]):
-            if self._monitors[name].due(step):
-                self._guarded([name], self._monitors[name].ahead)
+        """Measure what is to be measured while the rollout sleeps (`Monitor.early`), for the `report` of this step."""
+        self._ahead = self._collected(step, (True,))
 
     def report(self, step: int) -> Report:
         """What was seen since the last call, over all ranks.
@@ -58,21 +57,32 @@ class Hub:
         Args:
             step: of RL, from 1.
         """
+        ahead, self._ahead = self._ahead, None
+        report = self._collected(step, (False,) if ahead else (False, True))
+        if ahead:
+            report.values.numbers.update(ahead.values.numbers)
+            report.values.layers.update(ahead.values.layers)
+            report.failed |= ahead.failed
+        return report
+
+    def _collected(self, step: int, when: Sequence[bool]) -> Report:
+        """Of monitors whose ``early`` is in ``when``."""
         report = Report()
         # Before too: a monitor that one rank could not make must not start a collective on the others.
         on = self._agreed([name for name in self._names if name not in self._off], report)
+        on = [name for name in on if self._monitors[name].early in when]
         sums = {name: self._guarded([name], partial(self._sums, name, step)) for name in on}
         on = self._agreed(on, report)
         together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
+        values = {}
         for name in on:
             found = {key: part for (owner, key), part in together.items() if owner == name}
-            # Every rank has the same sums: what raises here does so on all of them.
-            values = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
-            if values:
-                report.values.numbers.update(values.numbers)
-                report.values.layers.update(values.layers)
-            if name in self._error:
-                report.failed[name] = self._error[name]
+            values[name] = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
+        # Ranks with other lists of what is on would wait for each other: also when one alone lacked memory just now.
+        for said in (values[name] for name in self._agreed(on, report)):
+            if said:
+                report.values.numbers.update(said.numbers)
+                report.values.layers.update(said.layers)
         self._off |= report.failed.keys()
         return report
 
@@ -92,17 +102,13 @@ class Hub:
 
     def _agreed(self, on: Sequence[str], report: Report) -> list[str]:
         """Those of ``on`` that have failed on no rank; the others get into ``report``."""
-        well = self._well(on)
-        report.failed |= {name: self._reason(name) for name in on if name not in well}
-        return well
-
-    def _well(self, on: Sequence[str]) -> list[str]:
-        """Those of ``on`` that have failed on no rank."""
         if not on:
             return []
         fine = torch.tensor([name not in self._error for name in on], dtype=torch.int32, device=self._device)
         dist.all_reduce(fine, op=dist.ReduceOp.MIN)
-        return [name for name, ok in zip(on, fine.tolist(), strict=True) if ok]
+        well = [name for name, ok in zip(on, fine.tolist(), strict=True) if ok]
+        report.failed |= {name: self._reason(name) for name in on if name not in well}
+        return well
 
     def _reason(self, name: str) -> str:
         reasons: list[str | None] = [None] * dist.get_world_size()

@@ -40,13 +40,13 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
     probe = ProbePass(engine, examples, sites, device)
     every = config.probe_set.every
     if config.probe:
-        probe.add(LikelihoodMonitor(device, probe, every))
+        probe.add(LikelihoodMonitor(device, probe.look, every))
     if config.neurons:
-        probe.add(NeuronMonitor(shape.layers, shape.width, device, probe, every))
+        probe.add(NeuronMonitor(shape.layers, shape.width, device, probe.look, every))
     if config.ranks:
-        probe.add(RankMonitor(shape.layers, shape.hidden, device, probe, every))
+        probe.add(RankMonitor(shape.layers, shape.hidden, device, probe.look, every))
     if config.attention:
-        probe.add(AttentionMonitor(shape.layers, device, probe, every))
+        probe.add(AttentionMonitor(shape.layers, device, probe.look, every))
     return list(probe.monitors.values())
 
 
@@ -61,13 +61,11 @@ def _sites(engine: Any) -> Sites:
 
 
 class ProbePass:
-    """A `monitors.probed.Look`.
-
-    Args:
-        engine: whose policy.
-        examples: of the probe set.
-        sites: of the engine.
-        device: of the engine.
+    """Args:
+    engine: whose policy.
+    examples: of the probe set.
+    sites: of the engine.
+    device: of the engine.
     """
 
     def __init__(self, engine: Any, examples: Sequence[Example], sites: Sites, device: torch.device) -> None:
@@ -75,7 +73,6 @@ class ProbePass:
         self._examples = examples
         self._guards: dict[str, Guard] = {}
         self._unserved: set[str] = set()
-        self._is_ahead = False
         self._failed: Exception | None = None
         self.monitors: dict[str, ProbeSetMonitor] = {}
 
@@ -83,15 +80,10 @@ class ProbePass:
         """Let a monitor look at the passes to come."""
         self.monitors[monitor.name], self._guards[monitor.name] = monitor, Guard()
 
-    def ahead(self) -> None:
-        if not self._is_ahead:
-            self._run()
-        self._is_ahead = True
-
-    def __call__(self, name: str) -> None:
+    def look(self, name: str) -> None:
+        """See `monitors.probed.Look`."""
         if name not in self._unserved:
             self._run()
-        self._is_ahead = False
         self._unserved.discard(name)
         if self._failed:
             raise self._failed
