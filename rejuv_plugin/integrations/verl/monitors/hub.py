@@ -18,9 +18,10 @@ Maker = Callable[[], Sequence[Monitor]]
 
 @dataclass
 class Report:
-    """Of one step, the same on every rank."""
+    """Of one step, the same on every rank, but for what only the first one has."""
 
     values: Values = field(default_factory=Values)
+    """Of the first rank."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why a monitor is off from now on, by its name."""
     seconds: float = 0.0
@@ -60,16 +61,14 @@ class Hub:
             report.failed[name] = self._reason(name)
             on.remove(name)
         together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
-        for name in on:
+        self._off |= report.failed.keys()
+        # Eigenvalues take a while: once is enough. What raises here is known to the other ranks at the next report.
+        for name in on if dist.get_rank() == 0 else ():
             found = {key: part for (owner, key), part in together.items() if owner == name}
-            # Every rank has the same sums: what raises here does so on all of them.
             values = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
             if values:
                 report.values.numbers.update(values.numbers)
                 report.values.layers.update(values.layers)
-            if name in self._error:
-                report.failed[name] = self._error[name]
-        self._off |= report.failed.keys()
         report.seconds = time.perf_counter() - began
         return report
 
@@ -101,10 +100,10 @@ class Hub:
         return next(f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
 
     def _added(self, parts: Mapping[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
-        """Each tensor's sum over all ranks, float64 on the CPU, in one collective."""
+        """Each tensor's sum over all ranks, float64 on the process group's device, in one collective."""
         if not parts:
             return {}
         flat = torch.cat([part.to(self._device, torch.float64).reshape(-1) for part in parts.values()])
         dist.all_reduce(flat)
-        pieces = flat.cpu().split([part.numel() for part in parts.values()])
+        pieces = flat.split([part.numel() for part in parts.values()])
         return {key: piece.view(part.shape) for (key, part), piece in zip(parts.items(), pieces, strict=True)}
