@@ -40,13 +40,13 @@ class Server:
         self._requests: Any = self._process.stdin
         self._answers: Any = self._process.stdout
 
-    def run(self, function: Callable[..., Any], world: int, *args: Any) -> list[Any]:
+    def run(self, function: Callable[..., Any], world: int, *args: Any, seconds: float = 120) -> list[Any]:
         """`ranks.run`, for a function of a module's top level that takes and returns what pickles.
 
         Raises:
-            RanksFailed: a rank raised something, and so ended, or did not end in two minutes.
+            RanksFailed: a rank raised something, and so ended, or did not end in so many ``seconds``.
         """
-        pickle.dump((function.__module__, function.__name__, world, args), self._requests)
+        pickle.dump((function.__module__, function.__name__, world, args, seconds), self._requests)
         self._requests.flush()
         outcome = pickle.load(self._answers)
         if isinstance(outcome, Exception):
@@ -69,12 +69,12 @@ def _serve(modules: list[str]) -> None:
         importlib.import_module(module)
     while True:
         try:
-            module, name, world, args = pickle.load(sys.stdin.buffer)
+            module, name, world, args, seconds = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
             function = getattr(importlib.import_module(module), name)
-            outcome: Any = ranks.outcomes(function, world, *args, seconds=120, leave=True)
+            outcome: Any = ranks.outcomes(function, world, *args, seconds=seconds, leave=True)
         except (TimeoutError, RuntimeError) as error:
             outcome = error
         pickle.dump(outcome, answers)

@@ -1,15 +1,17 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write verl's parquet files: RL prompts and the two validation sets.
+"""Write verl's parquet files, RL prompts and the two validation sets, and the probe set of the monitors.
 
-python make_data.py --seed 0 --out out      ->  out/models/seed0-<hash>/data/{train,val_in,val_out}.parquet
+python make_data.py --seed 0 --out out      ->  out/models/seed0-<hash>/data/{train,val_in,val_out}.parquet, probe.jsonl
 """
 
 import argparse
+import json
+import random
 from pathlib import Path
 
 import pandas as pd
-from nav_task import eval_problems, rl_prompts
+from nav_task import eval_problems, rl_prompts, write_route
 from settings import Settings, models_dir
 
 
@@ -27,12 +29,15 @@ def rows(problems: list[str], data_source: str) -> pd.DataFrame:
 
 
 def make_data(settings: Settings, seed: int, directory: Path) -> None:
-    """Three files. The validation files do not depend on the seed."""
+    """Four files. Those of held-out problems do not depend on the seed."""
     directory.mkdir(parents=True, exist_ok=True)
     held_out = eval_problems(settings)
     rows(rl_prompts(settings, seed), "nav_train").to_parquet(directory / "train.parquet")
     rows(held_out["nav_in"], "nav_in").to_parquet(directory / "val_in.parquet")
     rows(held_out["nav_out"], "nav_out").to_parquet(directory / "val_out.parquet")
+    route = random.Random("probe")
+    probe = [{"prompt": problem, "response": write_route(problem, "mixed", route)} for problem in held_out["nav_in"]]
+    (directory / "probe.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in probe))
 
 
 def main() -> None:

@@ -41,14 +41,17 @@ case $ARM in
   base) START=$MODELS/base ;;
   *) echo "ARM: expected over, rejuvenated, reset, moderate or base, got $ARM" >&2; exit 2 ;;
 esac
-REJUVENATION=()
-if [ "$ARM" = rejuvenated ] || [ "$ARM" = reset ]; then
-  REJUVENATION=(
-    +rejuvenation=default
-    rejuvenation.base_path="$MODELS/base"
-    rejuvenation.fusion.alpha="$ALPHA"
-  )
-fi
+# The plugin's monitors watch every arm: with alpha 1 the checkpoint stays what it is, bit for bit.
+case $ARM in
+  over | moderate) ALPHA=1 ;;
+esac
+REJUVENATION=(
+  +rejuvenation=default
+  rejuvenation.base_path="$MODELS/base"
+  rejuvenation.fusion.alpha="$ALPHA"
+  rejuvenation.monitors.probe_set.data="$MODELS/data/probe.jsonl"
+)
+if [ "$ARM" = base ]; then REJUVENATION=(); fi
 # Without calibration data the plugin samples answers of the SFT checkpoint to prompts of data.train_files.
 if [ "$ARM" = reset ]; then REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO"); fi
 if [ "$PLATFORM" = cpu ]; then

@@ -80,8 +80,8 @@ def proportional_memory(process: psutil.Process) -> int:
 class Console:
     """One line that is rewritten on a terminal; elsewhere a new line each time the text changes."""
 
-    def __init__(self, arm: str) -> None:
-        self.prefix, self.last, self.rewrite = f"{arm:<12}", "", sys.stdout.isatty()
+    def __init__(self, arm: str, lines: bool) -> None:
+        self.prefix, self.last, self.rewrite = f"{arm:<12}", "", sys.stdout.isatty() and not lines
         self.kept: list[str] = []
 
     def show(self, text: str) -> None:
@@ -113,11 +113,11 @@ def set_aside(directory: Path, tensorboard: Path) -> None:
         tensorboard.rename(target / "tensorboard")
 
 
-def watch(arm: str, steps: int, directory: Path, command: list[str], poll: float = 0.5) -> int:
-    """Run the command and follow it. Returns its exit code."""
+def watch(arm: str, steps: int, directory: Path, command: list[str], *, lines: bool = False, poll: float = 0.5) -> int:
+    """Run the command and follow it, in a line that is rewritten or in ``lines``. Returns its exit code."""
     set_aside(directory, directory.parent / "tensorboard" / arm)
     directory.mkdir(parents=True)
-    log, metrics, console = directory / "log.txt", directory / "metrics.jsonl", Console(arm)
+    log, metrics, console = directory / "log.txt", directory / "metrics.jsonl", Console(arm, lines)
     console.keep(f"log: {log}")
     started = time.monotonic()
     peak, next_sample = 0, 0.0
@@ -178,9 +178,10 @@ def main() -> None:
     parser.add_argument("--arm", required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--lines", action="store_true", help="never rewrite a line: others write to this terminal too")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
-    sys.exit(watch(args.arm, args.steps, args.dir, args.command))
+    sys.exit(watch(args.arm, args.steps, args.dir, args.command, lines=args.lines))
 
 
 if __name__ == "__main__":

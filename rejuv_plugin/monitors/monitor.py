@@ -93,4 +93,4 @@ class Monitor(ABC):
 
     @abstractmethod
     def values(self, sums: Mapping[str, Tensor]) -> Values:
-        """Metrics from the sums over all ranks. Every rank calls it, with the same."""
+        """Metrics from the sums over all ranks; they may be on any device. No collective: the first rank calls it."""

@@ -82,7 +82,8 @@ class WeightsMonitor(Monitor):
         """The same stream of whole tensors. A stream that is not read to its end was not seen."""
         seen: dict[str, Tensor] = {}
         for name, tensor in stream:
-            seen[name] = self._sampled(name, tensor)
+            if self.counts(name):
+                seen[name] = self._sampled(name, tensor)
             yield name, tensor
         if self._before is None:
             # What the rollout first gets is what the first step changes; a resumed run has an older start.
@@ -99,6 +100,10 @@ class WeightsMonitor(Monitor):
     def restore(self, start: Mapping[str, Tensor]) -> None:
         """Go on from a `start` of an earlier process."""
         self._start = dict(start)
+
+    def counts(self, name: str) -> bool:
+        """Whether a streamed tensor is looked at."""
+        return True
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._places:

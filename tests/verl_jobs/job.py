@@ -139,7 +139,9 @@ class Job:
     def metrics(self) -> dict[int, dict[str, float]]:
         """step -> metric -> value, as verl's own file logger wrote them."""
         steps: dict[int, dict[str, float]] = {}
-        for line in self.metrics_path.read_text().splitlines():
+        for line in self.metrics_path.read_text().splitlines(keepends=True) if self.metrics_path.exists() else ():
+            if not line.endswith("\n"):
+                break  # it is being written
             row = json.loads(line)
             steps.setdefault(row["step"], {}).update(row["data"])
         return steps

@@ -17,9 +17,10 @@ Maker = Callable[[], Sequence[Monitor]]
 
 @dataclass
 class Report:
-    """Of one step, the same on every rank."""
+    """Of one step, the same on every rank, but for what only the first one has."""
 
     values: Values = field(default_factory=Values)
+    """Of the first rank."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why a monitor is off from now on, by its name."""
 
@@ -74,16 +75,15 @@ class Hub:
         sums = {name: self._guarded([name], partial(self._sums, name, step)) for name in on}
         on = self._agreed(on, report)
         together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
-        values = {}
-        for name in on:
-            found = {key: part for (owner, key), part in together.items() if owner == name}
-            values[name] = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
-        # Ranks with other lists of what is on would wait for each other: also when one alone lacked memory just now.
-        for said in (values[name] for name in self._agreed(on, report)):
-            if said:
-                report.values.numbers.update(said.numbers)
-                report.values.layers.update(said.layers)
         self._off |= report.failed.keys()
+        # Eigenvalues take a while: once is enough. What raises here is agreed on first thing next time.
+        for name in on if dist.get_rank() == 0 else ():
+            found = {key: part for (owner, key), part in together.items() if owner == name}
+            values = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
+            if values:
+                report.values.numbers.update(values.numbers)
+                report.values.layers.update(values.layers)
+        return report
         return report
 
     def _sums(self, name: str, step: int) -> Sums:
@@ -116,7 +116,7 @@ class Hub:
         return next(f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
 
     def _added(self, parts: Mapping[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
-        """Each tensor's sum over all ranks, float64 on their device, in one collective."""
+        """Each tensor's sum over all ranks, float64 on the process group's device, in one collective."""
         if not parts:
             return {}
         flat = torch.cat([part.to(self._device, torch.float64).reshape(-1) for part in parts.values()])

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from ....checkpoint.compatible import HEADS
 from ....checkpoint.layout import read_checkpoint
 from ....errors import InputError
 from ....monitors import places
@@ -24,6 +25,7 @@ class StreamedWeights(WeightsMonitor):
     def __init__(self, engine: Any, sample: int, base: Path | None) -> None:
         self._here = dist.get_rank() == 0
         super().__init__(number_of_layers(engine), sample, _base(base if self._here else None))
+        self._tied = bool(engine.model_config.hf_config.get_text_config().tie_word_embeddings)
         self._error: Exception | None = None
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
 
@@ -38,6 +40,10 @@ class StreamedWeights(WeightsMonitor):
             return weights, peft
 
         return stream
+
+    def counts(self, name: str) -> bool:
+        # Streamed under both names, but one weight.
+        return not (self._tied and name.partition(".")[0] in HEADS)
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
         try:
