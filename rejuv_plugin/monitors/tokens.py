@@ -11,7 +11,7 @@ from torch import Tensor
 from .monitor import Metric, Monitor, Sums, Values
 
 _REDUCTION = "mean over the response tokens of the step's first mini-batch, of all ranks"
-_COST = "one more read of the logits in the training forward of the first mini-batch; 48 MiB"
+_COST = "two more reads of the logits in the training forward of the first mini-batch; 48 MiB"
 
 
 class TokensMonitor(Monitor):
