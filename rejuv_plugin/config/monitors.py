@@ -68,13 +68,13 @@ class MonitorsConfig:
     """Rules over these metrics: one line on the console, a metric of 0 or 1, an entry in ``alarms.jsonl``."""
 
     stop_on_alarm: bool = False
-    """Save a checkpoint and end the run when an alarm is raised."""
+    """Make the step after an alarm the last one, and save it."""
 
     per_layer: bool = False
     """Log every layer's values too, not only their quantiles. ``plasticity.jsonl`` always has them."""
 
     sample: int = 4096
-    """Weights of each tensor that ``weights`` looks at; all of a smaller one."""
+    """Weights of each tensor that ``weights`` looks at; all of a smaller one, and 64 of each expert's."""
 
     probe_set: MonitorProbeConfig = field(default_factory=MonitorProbeConfig)
 

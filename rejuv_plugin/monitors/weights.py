@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .layers import within_layer
 from .monitor import Metric, Monitor, Sums, Values
-from .places import places
+from .places import RUN, places
 
 _PAIRS = ("update", "drift_start", "drift_base")
 _EACH_STEP = "a gather of the sampled elements as they stream by"
@@ -108,7 +108,8 @@ class WeightsMonitor(Monitor):
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._places:
             self._elements[name] = tensor.numel()
-            self._places[name] = places(name, tensor.numel(), self._sample)
+            # A layer's experts are many, and of one kind.
+            self._places[name] = places(name, tensor.numel(), RUN if ".experts." in name else self._sample)
         at = self._places[name].to(tensor.device)
         return tensor.detach().reshape(-1)[at].to("cpu", copy=True)
 
@@ -119,23 +120,30 @@ class WeightsMonitor(Monitor):
         # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
         streamed, self._now = self._now, {}
         before, self._before = self._before or {}, streamed
-        for name, now in streamed.items():
-            within = within_layer(name)
-            row = within[0] if within and within[0] < self._layers else self._layers
-            scale = self._elements[name] / max(1, len(now))
-            for pair, other in zip(_PAIRS, (before.get(name), self._start.get(name), self._base_at(name)), strict=True):
-                if other is not None:
-                    found[f"{pair}_moved"][row] += scale * (now.double() - other.double()).square().sum()
-                    found[f"{pair}_of"][row] += scale * other.double().square().sum()
-            if name in before:
-                found["changed"][row] += scale * (now.bfloat16() != before[name].bfloat16()).sum()
-                found["count"][row] += self._elements[name]
+        if not streamed:
+            return found
+        for name in streamed.keys() - self._base.keys():
+            self._base[name] = self._base_of(name, self._elements[name], self._places[name])
+        # One vector of all: a mixture of experts has tens of thousands of tensors.
+        sizes = torch.tensor([len(values) for values in streamed.values()])
+        rows = torch.tensor([self._row(name) for name in streamed]).repeat_interleave(sizes)
+        scale = torch.tensor([self._elements[n] / max(1, len(v)) for n, v in streamed.items()], dtype=torch.float64)
+        scale = scale.repeat_interleave(sizes)
+        now = torch.cat([values.double() for values in streamed.values()])
+        for pair, others in zip(_PAIRS, (before, self._start, self._base), strict=True):
+            other, known = _beside(streamed, others)
+            at, weight = rows[known], scale[known]
+            found[f"{pair}_moved"].index_add_(0, at, weight * (now[known] - other).square())
+            found[f"{pair}_of"].index_add_(0, at, weight * other.square())
+            if others is before:
+                changed = now[known].float().bfloat16() != other.float().bfloat16()
+                found["changed"].index_add_(0, at, weight * changed)
+                found["count"].index_add_(0, at, weight)
         return found
 
-    def _base_at(self, name: str) -> Tensor | None:
-        if name not in self._base:
-            self._base[name] = self._base_of(name, self._elements[name], self._places[name])
-        return self._base[name]
+    def _row(self, name: str) -> int:
+        within = within_layer(name)
+        return within[0] if within and within[0] < self._layers else self._layers
 
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         found = Values()
@@ -148,3 +156,12 @@ class WeightsMonitor(Monitor):
             found.numbers["changed_bits"] = float(sums["changed"].sum() / sums["count"].sum())
             found.layers["changed_bits"] = (sums["changed"] / sums["count"])[:-1].tolist()
         return found
+
+
+def _beside(streamed: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
+    """Those of ``others`` that are there, in one vector, float64; and where their elements are among the streamed ones,
+    ``[n]`` bool."""
+    there = [others.get(name) for name in streamed]
+    known = [torch.full((len(now),), v is not None) for now, v in zip(streamed.values(), there, strict=True)]
+    values = [value.double() for value in there if value is not None]
+    return torch.cat(values) if values else torch.zeros(0, dtype=torch.float64), torch.cat(known)

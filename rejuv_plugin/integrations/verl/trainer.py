@@ -10,6 +10,8 @@ buffer.
 import os
 from typing import Any
 
+from omegaconf import open_dict
+
 from . import run_record
 from .job import Job, job_of
 from .monitors.watch import Watch
@@ -76,15 +78,15 @@ class RejuvenationMixin:
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)  # type: ignore[misc]
         if self._watch is not None and self._watch.measure(self, batch, metrics):
-            self._end_here()
+            self._end_soon()
 
-    def _end_here(self) -> None:
-        """Save, and let verl's loop find that this step was the last."""
-        frequency = self.config.trainer.save_freq
-        if not (frequency > 0 and self.global_steps % frequency == 0):
-            self._save_checkpoint()
-        self.total_training_steps = self.global_steps
-        print(f"rejuvenation: the run ends after step {self.global_steps}, as an alarm was raised", flush=True)
+    def _end_soon(self) -> None:
+        """Make the next step verl's last one, which saves while the rollout sleeps, and validates if the job does."""
+        self.total_training_steps = min(self.total_training_steps, self.global_steps + 1)
+        if self.config.trainer.save_freq <= 0:
+            with open_dict(self.config):
+                self.config.trainer.save_freq = self.total_training_steps
+        print(f"rejuvenation: an alarm was raised; step {self.total_training_steps} is the last", flush=True)
 
 
 def _begin(job: Job, config: Any) -> Outcome:

@@ -84,7 +84,6 @@ class Hub:
                 report.values.numbers.update(values.numbers)
                 report.values.layers.update(values.layers)
         return report
-        return report
 
     def _sums(self, name: str, step: int) -> Sums:
         monitor = self._monitors[name]

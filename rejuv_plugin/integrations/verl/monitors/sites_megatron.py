@@ -20,6 +20,7 @@ from .guarded import Guard
 from .sites import Hooks, Layout, ModelShape, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
+_OFF = "turn the probe set's monitors off"
 _OFF = f"set {_KEY}.neurons=false"
 
 
@@ -30,14 +31,14 @@ class MegatronSites:
     the neurons and heads, and of the tokens of the residual stream if it is cut up, else one of them counts it.
 
     Raises:
-        InputError: dynamic context parallelism, which deals out tokens anew in each micro-batch.
+        InputError: dynamic context parallelism, which deals out tokens anew in each micro-batch; fp8.
     """
 
     def __init__(self, engine: Any) -> None:
         if engine.engine_config.dynamic_context_parallel:
-            raise InputError(
-                _KEY, "static context parallelism", "dynamic_context_parallel", "turn the probe set's monitors off"
-            )
+            raise InputError(_KEY, "static context parallelism", "dynamic_context_parallel", _OFF)
+        if getattr(engine.tf_config, "fp8", None):
+            raise InputError(_KEY, "16 or 32 bits", "fp8, whose scales would go by the probe set too", _OFF)
         self._engine = engine
         self.shape = ModelShape.of(engine.model_config.hf_config)
         self.modules = [unwrap_model(chunk) for chunk in engine.module]
