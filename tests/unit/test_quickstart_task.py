@@ -3,6 +3,7 @@
 """The quickstart's task: splits, reward, demonstrations, tokenizer, data files."""
 
 import hashlib
+import json
 import random
 import sys
 from dataclasses import FrozenInstanceError, replace
@@ -144,6 +145,15 @@ def test_data_files_are_deterministic(tmp_path):
     assert row["data_source"] == "nav_out"
     assert row["prompt"][0]["content"] == row["reward_model"]["ground_truth"]
     assert row["extra_info"]["index"] == 0
+
+
+def test_the_probe_set_is_right_and_nobody_trains_on_it(tmp_path):
+    from make_data import make_data
+
+    make_data(SETTINGS, 0, tmp_path)
+    pairs = [json.loads(line) for line in (tmp_path / "probe.jsonl").read_text().splitlines()]
+    assert [pair["prompt"] for pair in pairs] == nav_task.eval_problems(SETTINGS)["nav_in"]
+    assert all(is_solution(pair["response"], pair["prompt"]) for pair in pairs)
 
 
 def test_settings_are_frozen_and_part_of_the_cache_key():
