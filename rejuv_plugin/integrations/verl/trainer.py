@@ -8,14 +8,16 @@ buffer.
 """
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
 
 from . import run_record
 from .job import Job, job_of
-from .monitors.watch import Watch
 from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from .monitors.watch import Watch
 
 
 class RejuvenationMixin:
@@ -26,7 +28,7 @@ class RejuvenationMixin:
     """
 
     _rejuvenated: Outcome | None = None
-    _watch: Watch | None = None
+    _watch: "Watch | None" = None
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         job = job_of(config)
@@ -34,7 +36,7 @@ class RejuvenationMixin:
             run_record.check(config, None)
         else:
             # It may refuse its probe set: before anything is written.
-            self._watch = Watch(job, config) if job.settings.monitors.enabled else None
+            self._watch = _watch(job, config)
             # Before super(): tokenizer, workers, rollout and agent loops all read the model path from this config.
             self._rejuvenated = _begin(job, config)
         super().__init__(config, *args, **kwargs)
@@ -87,6 +89,14 @@ class RejuvenationMixin:
             with open_dict(self.config):
                 self.config.trainer.save_freq = self.total_training_steps
         print(f"rejuvenation: an alarm was raised; step {self.total_training_steps} is the last", flush=True)
+
+
+def _watch(job: Job, config: Any) -> "Watch | None":
+    if not job.settings.monitors.enabled:
+        return None
+    from .monitors.watch import Watch
+
+    return Watch(job, config)
 
 
 def _begin(job: Job, config: Any) -> Outcome:

@@ -70,6 +70,13 @@ def _of_megatron(engine: Any) -> Gradients:
     from megatron.core.tensor_parallel.layers import param_is_not_tensor_parallel_duplicate
     from megatron.core.transformer.module import param_is_not_shared
 
+    if any(chunk.ddp_config.num_distributed_optimizer_instances > 1 for chunk in engine.module):
+        raise InputError(
+            "actor_rollout_ref.actor.megatron.override_ddp_config.num_distributed_optimizer_instances",
+            "1 for the monitor of gradients",
+            "more: each instance would be counted",
+            "leave it at 1, or set rejuvenation.monitors.gradients=false",
+        )
     names = _mcore_names(engine)
     for optimizer in getattr(engine.optimizer, "chained_optimizers", [engine.optimizer]):
         if not hasattr(optimizer, "_get_model_param_range_map"):
