@@ -192,7 +192,7 @@ def fused(path: Path) -> list[str]:
     monitor = tokens.attach(engine)
     engine.initialize()
     output = SimpleNamespace(logits=None)
-    said = [engine.prepare_model_outputs(output=output, output_args={}, micro_batch={})]
+    said = [engine.prepare_model_outputs(output=output, output_args={}, micro_batch={"response_mask": None})]
     for _ in range(2):
         try:
             monitor.sums()
