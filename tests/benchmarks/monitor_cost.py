@@ -24,7 +24,7 @@ from tiny import tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 KINDS = ("none", "core", "all")
-PROMPT, RESPONSE, BATCH = 64, 192, 16
+PROMPT, RESPONSE, BATCH = 32, 96, 16
 _WRAPPED = ("optimizer_step", "prepare_model_outputs", "get_per_tensor_param")
 
 
@@ -114,7 +114,7 @@ def _peak() -> float:
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
-def main(hidden: int = 512, vocabulary: int = 16000, steps: int = 20, world: int = 1) -> None:
+def main(hidden: int = 256, vocabulary: int = 8000, steps: int = 20, world: int = 1) -> None:
     server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
