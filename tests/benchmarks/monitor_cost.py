@@ -20,27 +20,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rank_server import Server
-from tiny import tokenizer
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from worker_load import save
 
 KINDS = ("none", "core", "all")
 PROMPT, RESPONSE, BATCH = 32, 96, 16
 _WRAPPED = ("optimizer_step", "prepare_model_outputs", "get_per_tensor_param")
-
-
-def save(path: Path, vocabulary: int, hidden: int) -> None:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=4 * hidden,
-        num_hidden_layers=8,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 128,
-        tie_word_embeddings=False,
-    )
-    Qwen2ForCausalLM(config).bfloat16().save_pretrained(path)
-    tokenizer().save_pretrained(path)
 
 
 def hubs_of(engine: Any, path: Path, examples: list) -> dict[str, tuple[dict[str, Any], Any]]:
@@ -118,7 +102,7 @@ def main(hidden: int = 256, vocabulary: int = 8000, steps: int = 20, world: int 
     server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
-        save(path, vocabulary, hidden)
+        save(path, vocabulary, hidden, seed=0)
         found = server.run(train, world, path, steps, seconds=3600)
     server.close()
     costs = {kind: {key: max(rank[kind][key] for rank in found) for key in found[0][kind]} for kind in KINDS}
