@@ -78,6 +78,11 @@ class MonitorsConfig:
 
     probe_set: MonitorProbeConfig = field(default_factory=MonitorProbeConfig)
 
+    @property
+    def on_probe_set(self) -> tuple[str, ...]:
+        """Switches that are on of monitors that look at the probe set."""
+        return tuple(name for name in ("probe", "neurons", "ranks", "attention") if getattr(self, name))
+
     def __post_init__(self) -> None:
         whole(self, "sample")
         if self.stop_on_alarm and not (self.enabled and self.alarms):

@@ -6,13 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .judges import Judged, Rule
 from .rules import RULES
-
-if TYPE_CHECKING:
-    from .monitor import Metric
 
 METRIC = "training/plasticity/alarm/"
 """And the rule's name: 1 while the alarm is on, else 0; absent before the rule could judge anything."""
@@ -103,17 +100,6 @@ class Alarms:
         for name in self._states.keys() & state.keys():
             known = state[name]
             self._states[name] = _State(**dict(known) | {"memory": _copied(known["memory"])})
-
-
-def catalogue(rules: Sequence[Rule] = RULES) -> "tuple[Metric, ...]":
-    """The alarms' own metrics, as rows of the README's table."""
-    # It brings torch, which a report does not need.
-    from .monitor import Metric
-
-    how = "none: made by the trainer from a step's metrics"
-    return tuple(
-        Metric(f"alarm/{rule.name}", rule.condition, "0 or 1", "0", "nothing", how, rule.source) for rule in rules
-    )
 
 
 def _advance(rule: Rule, state: _State, step: int, judged: Judged) -> Alarm | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms, catalogue
+from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms
 from rejuv_plugin.monitors.rules import RULES
 
 Metrics = dict[str, float]
@@ -263,9 +263,8 @@ def test_an_entry_tells_everything() -> None:
 
 def test_the_readme_has_every_rule_as_it_is() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for rule, row in zip(RULES, catalogue(), strict=True):
+    for rule in RULES:
         assert f"| `{rule.name}` | {rule.condition} | {rule.source} |" in readme
-        assert row.name == METRIC.removeprefix("training/plasticity/") + rule.name
 
 
 def test_solved_prompts_are_no_dead_ones() -> None:

@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
+from .engine import is_megatron
 
 Gradients = Iterator[tuple[str, Tensor]]
 _MCORE_LAYER = re.compile(r"(.*\bdecoder\.layers\.)(\d+)(\..*)")
@@ -19,7 +20,7 @@ _MCORE_LAYER = re.compile(r"(.*\bdecoder\.layers\.)(\d+)(\..*)")
 def owned(engine: Any) -> Gradients:
     """Names, as `monitors.gradients.place` takes them, and local gradients; together over all ranks of the engine each
     element of the gradient once. To be called between the last backward and ``optimizer_step``."""
-    if hasattr(engine, "_build_megatron_module"):
+    if is_megatron(engine):
         return _of_megatron(engine)
     if isinstance(engine.module, FullyShardedDataParallel):
         return _of_fsdp1(engine)
@@ -28,7 +29,7 @@ def owned(engine: Any) -> Gradients:
 
 def scale_of(engine: Any) -> float | Tensor:
     """What the loss was multiplied with, which verl undoes inside of ``optimizer_step``: 1 but for float16."""
-    if hasattr(engine, "_build_megatron_module"):
+    if is_megatron(engine):
         return engine.optimizer.get_loss_scale()
     scaler = getattr(engine, "scaler", None)
     return scaler.get_scale() if scaler else 1.0

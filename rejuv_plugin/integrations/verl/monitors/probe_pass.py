@@ -20,6 +20,7 @@ from ....monitors.neurons import NeuronMonitor
 from ....monitors.probed import ProbeSetMonitor
 from ....monitors.representation import RankMonitor
 from ....probe.dialogue import Example
+from .engine import is_megatron
 from .guarded import Guard
 from .probe_batch import batch_of
 from .sites import Hooks, Sites, Watched
@@ -51,7 +52,7 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
 
 
 def _sites(engine: Any) -> Sites:
-    if hasattr(engine, "tf_config"):
+    if is_megatron(engine):
         from .sites_megatron import MegatronSites
 
         return MegatronSites(engine)
@@ -73,7 +74,7 @@ class ProbePass:
         self._examples = examples
         self._guards: dict[str, Guard] = {}
         self._unserved: set[str] = set()
-        self._failed: Exception | None = None
+        self._pass = Guard()
         self.monitors: dict[str, ProbeSetMonitor] = {}
 
     def add(self, monitor: ProbeSetMonitor) -> None:
@@ -85,8 +86,7 @@ class ProbePass:
         if name not in self._unserved:
             self._run()
         self._unserved.discard(name)
-        if self._failed:
-            raise self._failed
+        self._pass.check()
         self._guards[name].check()
 
     def _run(self) -> None:
@@ -95,12 +95,10 @@ class ProbePass:
             del self.monitors[name]
         for monitor in self.monitors.values():
             monitor.forget()
-        self._unserved, self._failed = set(self.monitors), None
-        try:
+        self._unserved, self._pass = set(self.monitors), Guard()
+        # What fails must reach all monitors, not only the one that happened to ask first.
+        with self._pass:
             self._forward_backward()
-        # It must reach all monitors, not only the one that happened to ask first.
-        except Exception as error:
-            self._failed = error
 
     def _forward_backward(self) -> None:
         """Of the mean NLL of the response tokens, by verl's own engine and loss; the gradients are thrown away as verl

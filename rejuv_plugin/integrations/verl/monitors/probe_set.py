@@ -22,11 +22,7 @@ def probe_set_of(job: Job) -> list[Example]:
     """
     monitors, reset = job.settings.monitors, job.settings.reset
     data = monitors.probe_set.data or reset.calibration
-    if (
-        not monitors.enabled
-        or not data
-        or not any((monitors.probe, monitors.neurons, monitors.ranks, monitors.attention))
-    ):
+    if not monitors.enabled or not data or not monitors.on_probe_set:
         return []
     if is_adapter(locate(job.sft_path, MODEL_PATH)):
         model = read_checkpoint(str(job.settings.base_path), "rejuvenation.base_path")

@@ -16,7 +16,8 @@ from ....errors import InputError
 from ....monitors import places
 from ....monitors.monitor import Sums
 from ....monitors.weights import WeightsMonitor
-from .layers import number_of_layers
+from .engine import number_of_layers
+from .guarded import Guard
 
 
 class StreamedWeights(WeightsMonitor):
@@ -26,7 +27,7 @@ class StreamedWeights(WeightsMonitor):
         self._here = dist.get_rank() == 0
         super().__init__(number_of_layers(engine), sample, _base(base if self._here else None))
         self._tied = bool(engine.model_config.hf_config.get_text_config().tie_word_embeddings)
-        self._error: Exception | None = None
+        self._guard = Guard()
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
 
     def _watched(self, stream_of: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,8 +35,10 @@ class StreamedWeights(WeightsMonitor):
         def stream(*args: Any, **kwargs: Any) -> Any:
             weights, peft = stream_of(*args, **kwargs)
             if peft is not None:
-                self._error = NotImplementedError("a LoRA adapter is streamed, not weights that the base model has too")
-            elif self._here and self._error is None:
+                self._guard.error = NotImplementedError(
+                    "a LoRA adapter is streamed, not weights that the base model has too"
+                )
+            elif self._here and not self._guard.error:
                 weights = self.watch(weights)
             return weights, peft
 
@@ -46,15 +49,13 @@ class StreamedWeights(WeightsMonitor):
         return not (self._tied and name.partition(".")[0] in HEADS)
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
-        try:
+        # In the middle of verl's own loop, which must go on.
+        with self._guard:
             return super()._sampled(name, tensor)
-        except Exception as error:  # in the middle of verl's own loop, which must go on
-            self._error = self._error or error
-            return tensor.new_empty(0)
+        return tensor.new_empty(0)
 
     def sums(self) -> Sums:
-        if self._error:
-            raise self._error
+        self._guard.check()
         return super().sums()
 
 

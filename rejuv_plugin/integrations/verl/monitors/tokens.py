@@ -14,6 +14,7 @@ from ....errors import InputError
 from ....monitors.monitor import Sums
 from ....monitors.tokens import TokensMonitor
 from ....ops.distribution import entropy_and_top1, moments, peaks
+from .engine import is_megatron
 from .guarded import Guard
 
 _ENTROPY, _TOP1 = "rejuvenation_entropy", "rejuvenation_top1"
@@ -27,7 +28,7 @@ def attach(engine: Any) -> TokensMonitor:
     Args:
         engine: verl's, of a language model; methods of the instance are wrapped, what they return is not changed.
     """
-    return _OfMegatron(engine) if hasattr(engine, "_lm_head_logits_processor") else _OfFSDP(engine)
+    return _OfMegatron(engine) if is_megatron(engine) else _OfFSDP(engine)
 
 
 class _OfEngine(TokensMonitor):

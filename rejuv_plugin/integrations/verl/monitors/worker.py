@@ -58,8 +58,7 @@ class MonitoredActor:
         makers: dict[tuple[str, ...], Maker] = {}
         if self.plasticity_watching.examples:
             # Before the monitor of tokens, which ignores what runs between the step's update and its own turn.
-            names = tuple(name for name in ("probe", "neurons", "ranks", "attention") if getattr(settings, name))
-            makers[names] = partial(probe_monitors, engine, self.plasticity_watching.examples, settings)
+            makers[settings.on_probe_set] = partial(probe_monitors, engine, self.plasticity_watching.examples, settings)
         if settings.tokens:
             makers["tokens",] = lambda: [tokens.attach(engine)]
         if settings.gradients:
