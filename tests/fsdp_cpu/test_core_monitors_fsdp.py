@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The monitors of tokens and gradients on verl's FSDP engines, against an unsharded model."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,6 @@ import torch
 from rank_server import Server
 
 VOCABULARY = architectures.SIZES["vocab_size"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Probe-set monitors on verl's FSDP engines: what one whole model says, at any world size, and nothing is changed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import architectures
@@ -12,13 +11,6 @@ from rank_server import Server
 
 VOCABULARY = architectures.SIZES["vocab_size"]
 EXAMPLES = probe_reference.examples(VOCABULARY)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 """Rejuvenated weights in verl's FSDP engines: the bits of disk mode, at any world size, before and after a step."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +18,6 @@ from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.integrations.verl.worker_mode import coverage
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
