@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 from checkpoints import save_model
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 from rejuv_plugin.checkpoint import Plan, apply, local, materialise, plan_fusion
@@ -119,6 +120,10 @@ def test_the_command_joins_the_cluster(tmp_path: Path, plan: Plan, cluster: Clus
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda temp_dir: None)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda temp_dir: None)
+    # Ray looks for any cluster's processes, too: it would join that of a job of the other stream of tests, and end this
+    # process, without a word, a minute after that job.
+    services.find_gcs_addresses.cache_clear()
+    monkeypatch.setattr(services, "_find_address_from_flag", lambda flag: set())
     with pytest.raises(InputError, match=r"^--ray: expected a Ray cluster .*Fix: start one"):
         ray_shards.connect("--ray")
