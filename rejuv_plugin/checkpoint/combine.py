@@ -43,13 +43,13 @@ class Combine:
 
     def __init__(self, plan: Plan, operation: Fuse) -> None:
         self._operation = operation
-        self._alpha = plan.fusion.alpha
+        self._alpha = operation.alpha
         self._omega = plan.reset.omega if plan.reset and operation.reset else None
         self._member = _member(operation) if self._omega is not None else None
         self._kernel = None
         dtypes = {operation.sft.dtype, operation.base.dtype}
         self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
-        if plan.adapter is None and dtypes <= set(_KERNEL_DTYPES):
+        if plan.adapter is None and operation.perturbed is None and dtypes <= set(_KERNEL_DTYPES):
             self._kernel = kernel()
             self._views = _KERNEL_DTYPES[operation.base.dtype], _KERNEL_DTYPES[operation.sft.dtype]
         shape = operation.sft.shape
@@ -119,13 +119,16 @@ class Combine:
             dtype = theirs.dtype
             if self._sft_values:
                 theirs = self._sft_values(first + start, first + end, ours)
+            moved += drift(theirs, ours)
+            alpha = self._alpha
+            if perturbed := self._operation.perturbed:
+                theirs, alpha = perturbed(self._operation.name, first + start, ours, theirs, alpha), 1.0
             if self._member is None or self._omega is None:
-                mixed = fuse(ours, theirs, self._alpha, dtype)
+                mixed = fuse(ours, theirs, alpha, dtype)
             else:
                 chosen = torch.from_numpy(self._member[self._index(first + start, first + end)])
-                mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, dtype)
+                mixed = fuse_and_reset(ours, theirs, alpha, self._omega, chosen, dtype)
             _tensor(output, self._operation.sft.dtype, start, end).copy_(mixed)
-            moved += drift(theirs, ours)
             fused += drift(mixed, ours)
         return moved, fused
 
