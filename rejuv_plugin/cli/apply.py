@@ -248,7 +248,7 @@ def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, An
         "sft": str(plan.sft.root),
         "output": str(output.resolve()),
         "alpha": plan.fusion.alpha,
-        "alpha_of": [f"{op.name}:{op.alpha:g}" for op in plan.fused if op.alpha != plan.fusion.alpha],
+        "alpha_of": [f"{op.name}:{op.alpha}" for op in plan.fused if op.alpha != plan.fusion.alpha],
         "towards": plan.fusion.towards,
         "noise": plan.fusion.noise,
         "reset": _planned_reset(plan, reset),
