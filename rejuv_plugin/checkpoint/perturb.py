@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shrink-and-perturb of a plan's matrices, a few elements at a time."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config import FusionConfig
 from ..errors import InputError
-from .compatible import of_text, twins
+from .compatible import of_text
 from .layout import Checkpoint
 from .patterns import key_of
 
@@ -25,8 +24,6 @@ class Perturbation:
     std: float
     """Standard deviation of the noise, in the unit of the weights; 0: none."""
     seed: int
-    same: Mapping[str, str] = field(default_factory=dict)
-    """Tensors that have the noise of another one, because they are one in the model: see `compatible.twins`."""
 
     def __call__(
         self, name: str, first: int, base: "torch.Tensor", sft: "torch.Tensor", alpha: float
@@ -34,7 +31,7 @@ class Perturbation:
         """`ops.perturb.shrink_and_perturb` of the flat elements from ``first`` on: ``[n]`` float64, new.
 
         Args:
-            name: of the tensor, in the SFT checkpoint; with the seed it decides the noise.
+            name: of the tensor; with the seed it decides the noise.
             first: place of the first element in the tensor.
             base: ``[n]``.
             sft: ``[n]``.
@@ -47,7 +44,7 @@ class Perturbation:
 
         noise = None
         if self.std:
-            noise = torch.from_numpy(self.std * normal(self.seed, self.same.get(name, name), first, len(sft)))
+            noise = torch.from_numpy(self.std * normal(self.seed, name, first, len(sft)))
         return shrink_and_perturb(None if self.towards_zero else base, sft, alpha, noise)
 
 
@@ -73,4 +70,4 @@ def perturbation(fusion: FusionConfig, sft: Checkpoint, key: str) -> Perturbatio
             'add it, as in "initializer_range": 0.02',
         )
     std = fusion.noise * fresh if fusion.noise else 0.0
-    return Perturbation(fusion.towards == "zero", std, fusion.noise_seed, twins(sft))
+    return Perturbation(fusion.towards == "zero", std, fusion.noise_seed)

@@ -18,6 +18,7 @@ from .layout import Checkpoint, read_checkpoint
 from .patterns import alpha_of_each, chosen_tensors, key_of
 from .perturb import Perturbation, perturbation
 from .source import locate
+from .whole import check_method
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Plan:
     """None: fusion alone. Made by `reset.plan_reset`."""
     adapter: Adapter | None = None
     """None: ``sft`` is a full checkpoint."""
+
+    @cached_property
+    def twins(self) -> Mapping[str, str]:
+        """See `compatible.twins`."""
+        return twins(self.layout)
 
     @property
     def layout(self) -> Checkpoint:
@@ -172,6 +178,7 @@ def plan_fusion(
     Raises:
         InputError: a checkpoint is missing, damaged, a pickle or quantised, or the two are not states of one model.
     """
+    check_method(fusion, fusion_key)
     ours = read_checkpoint(base, base_key)
     root = locate(sft, sft_key)
     if is_adapter(root):
@@ -211,13 +218,10 @@ def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: s
             "some",
             "leave them out",
         )
-    if fusion.perturbs:
-        # It would change all matrices, those too that an adapter leaves alone.
+    if setting := fusion.alternative:
+        # These change all matrices, those too that an adapter leaves alone, or look at whole ones.
         raise InputError(
-            key_of(key, "noise" if fusion.noise else "towards"),
-            "nothing but fusion with a LoRA adapter",
-            "shrink-and-perturb",
-            "merge the adapter first",
+            key_of(key, setting), "nothing but fusion with a LoRA adapter", "another method", "merge the adapter first"
         )
     alphas = alpha_of_each([*adapter.added, *adapter.replaced], fusion, {}, key)
     operations: list[Fuse | Copy] = []

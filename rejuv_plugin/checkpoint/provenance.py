@@ -126,6 +126,10 @@ def settings(plan: Plan) -> dict[str, Any]:
         if name == "alpha" or value != getattr(defaults, name)
     }
     found: dict[str, Any] = {"fusion": fusion}
+    if plan.fusion.method != "linear":
+        # Another default later, or another version of the library, is not the same output.
+        fusion["density"] = plan.fusion.density
+        found["mergekit"] = version("mergekit")
     if plan.reset:
         found["reset"] = {"omega": plan.reset.omega, "set": plan.reset.chosen.digest}
     return found

@@ -38,7 +38,13 @@ def apply(
     noise: Annotated[
         float, typer.Option(help="Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.")
     ] = FusionConfig.noise,
-    noise_seed: Annotated[int, typer.Option(help="Of --noise.")] = FusionConfig.noise_seed,
+    noise_seed: Annotated[int, typer.Option(help="Of --noise and --method dare.")] = FusionConfig.noise_seed,
+    method: Annotated[
+        str, typer.Option(help="linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.")
+    ] = FusionConfig.method,
+    density: Annotated[
+        float, typer.Option(help="Share of the changes that --method ties and dare keep.")
+    ] = FusionConfig.density,
     only_tensors: Annotated[
         str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
     ] = "*",
@@ -129,6 +135,8 @@ def apply(
         towards=towards,
         noise=noise,
         noise_seed=noise_seed,
+        method=method,
+        density=density,
         only_tensors=only_tensors,
         exclude_tensors=exclude_tensors,
         grown_vocabulary=grown_vocabulary,
@@ -251,6 +259,7 @@ def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, An
         "alpha_of": [f"{op.name}:{op.alpha}" for op in plan.fused if op.alpha != plan.fusion.alpha],
         "towards": plan.fusion.towards,
         "noise": plan.fusion.noise,
+        "method": plan.fusion.method,
         "reset": _planned_reset(plan, reset),
         "tensors_fused": len(plan.fused),
         "parameters_fused": plan.parameters_fused,

@@ -42,7 +42,14 @@ class FusionConfig:
     (``initializer_range`` of config.json). 0 is none; shrink-and-perturb adds it. Not in the paper."""
 
     noise_seed: int = 0
-    """Of the noise."""
+    """Of the noise, and of what ``dare`` drops."""
+
+    method: str = "linear"
+    """``linear``: fusion; or ``base + alpha * changes`` with fewer of the changes that SFT made, by mergekit (extra
+    ``merge``): ``ties``, the largest of each tensor, or ``dare``, some at random and scaled up. Not in the paper."""
+
+    density: float = 0.2
+    """Share of the changes that ``ties`` and ``dare`` keep, above 0 and up to 1."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
@@ -56,15 +63,30 @@ class FusionConfig:
         one_of("towards", self.towards, ("base", "zero"))
         if not isinstance(self.noise, (int, float)) or isinstance(self.noise, bool) or not 0.0 <= self.noise < math.inf:
             raise InputError("noise", "a number, at least 0", repr(self.noise), "use 0.1: a tenth of fresh weights")
+        one_of("method", self.method, ("linear", "ties", "dare"))
+        if self.method != "linear" and self.perturbs:
+            raise InputError("method", "linear with noise or towards", self.method, "one at a time")
+        if (
+            not isinstance(self.density, (int, float))
+            or isinstance(self.density, bool)
+            or not 0.0 < self.density <= 1.0
+        ):
+            raise InputError("density", "a number above 0 and up to 1", repr(self.density), "use 0.2")
         _ = self.alphas
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
-        for name in ("alpha", "noise"):
+        for name in ("alpha", "noise", "density"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def perturbs(self) -> bool:
-        """Whether it is anything but an interpolation."""
+        """Whether matrices are shrunk towards zero or get noise."""
         return self.towards != "base" or self.noise > 0.0
+
+    @property
+    def alternative(self) -> str | None:
+        """The setting that makes it anything but an interpolation, if one does."""
+        found = ("noise", self.noise > 0.0), ("towards", self.towards != "base"), ("method", self.method != "linear")
+        return next((name for name, differs in found if differs), None)
 
     @cached_property
     def alphas(self) -> tuple[tuple[str, float], ...]:

@@ -28,7 +28,9 @@ def alpha_in_words(manifest: dict[str, Any]) -> str:
     fusion = manifest["settings"]["fusion"]
     counts = manifest["tensors"].get("by_alpha", {}).items()
     said = [f"of {count} tensors {other}" for other, count in counts if float(other) != fusion["alpha"]]
-    said += [f"{setting} {fusion[setting]}" for setting in ("towards", "noise") if setting in fusion]
+    said += [
+        f"{setting} {fusion[setting]}" for setting in ("towards", "noise", "method", "density") if setting in fusion
+    ]
     return f"{fusion['alpha']:g} ({', '.join(said)})" if said else f"{fusion['alpha']:g}"
 
 
