@@ -206,6 +206,7 @@ def plan_fusion(
 def _fuse(name: str, sft: TensorInfo, base: TensorInfo, alpha: float, perturbed: Perturbation | None) -> Fuse:
     if len(sft.shape) >= 2:
         return Fuse(name, sft, base, alpha, perturbed)
+    # Norms and biases are few, and their scale means something: they are neither shrunk to zero nor perturbed.
     return Fuse(name, sft, base, 1.0 if perturbed and perturbed.towards_zero else alpha)
 
 

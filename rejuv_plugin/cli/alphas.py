@@ -46,7 +46,7 @@ def alphas(
     if of not in ("tensor", "layer"):
         raise InputError("--of", "tensor or layer", repr(of), "use layer")
     from .. import checkpoint
-    from ..loading.by_drift import by_layer, drift_of_each, furthest
+    from ..loading.by_drift import alpha_of, by_layer, drift_of_each, furthest
 
     plan = checkpoint.plan_fusion(base, sft, FusionConfig(only_tensors=only_tensors, exclude_tensors=exclude_tensors))
     if plan.adapter:
@@ -57,7 +57,7 @@ def alphas(
     if not drifts:
         raise InputError("--of", "a model with numbered layers", "none", "use tensor")
     found = furthest(drifts, above)
-    setting = " ".join(f"{name}:{alpha}" for name in found)
+    setting = alpha_of(plan, found, alpha)
     if as_json:
         # JSON has no infinity, which is the drift of what was all zero in the base.
         every = {name: x if math.isfinite(x := drift.relative) else None for name, drift in drifts.items()}

@@ -3,7 +3,7 @@
 """Which parts of an SFT checkpoint moved furthest from the base: what an alpha by drift is made of."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..checkpoint.digest import Progress
 from ..checkpoint.plan import Plan
@@ -13,7 +13,8 @@ from .values import Values
 
 
 def drift_of_each(plan: Plan, workers: int = 1, progress: Progress | None = None) -> dict[str, Drift]:
-    """How far each fused tensor of the SFT checkpoint is from the base, in the order of its files.
+    """How far each fused tensor of the SFT checkpoint is from the base, in the order of its files; of two tensors that
+    are tied the input embedding alone.
 
     Reads both checkpoints once, piece by piece; memory is that of the largest tensor.
 
@@ -26,7 +27,11 @@ def drift_of_each(plan: Plan, workers: int = 1, progress: Progress | None = None
         InputError: named by the tensor; NaN or infinity in it.
         OSError: a file cannot be read.
     """
-    sizes = {operation.name: operation.sft.end - operation.sft.start for operation in plan.fused}
+    sizes = {
+        operation.name: operation.sft.end - operation.sft.start
+        for operation in plan.fused
+        if operation.name not in plan.twins
+    }
     done, total = 0, sum(sizes.values())
     with Values(plan, workers) as values:
         for name, size in sizes.items():
@@ -57,3 +62,9 @@ def furthest(drifts: Mapping[str, Drift], above: float) -> list[str]:
     # (1 - 0.7) * 10 is a little more than 3.
     count = math.ceil((1.0 - above) * len(drifts) - 1e-9)
     return sorted(drifts, key=lambda name: drifts[name].relative, reverse=True)[:count]
+
+
+def alpha_of(plan: Plan, names: Sequence[str], alpha: float) -> str:
+    """The setting `FusionConfig.alpha_of` that gives ``alpha`` to ``names`` and to what is tied to them."""
+    tied = [name for name, other in plan.twins.items() if other in names]
+    return " ".join(f"{name}:{alpha}" for name in (*names, *tied))

@@ -107,6 +107,19 @@ def test_what_was_zero_in_the_base_moved_furthest(ladder: Path, capsys) -> None:
     assert found["relative_drift"][name] is None
 
 
+def test_both_copies_of_a_tied_embedding_are_named(tmp_path: Path, capsys) -> None:
+    embed, head = "model.embed_tokens.weight", "lm_head.weight"
+    for seed, side in enumerate(("base", "sft")):
+        save_model(tmp_path / side, seed, tied=True)
+        set_weights(tmp_path / side, (found := weights(tmp_path / side)) | {head: found[embed].clone()})
+    capsys.readouterr()
+    assert alphas(tmp_path, "--above", "0", "--alpha", "0.25") == 0
+    setting = capsys.readouterr().out.strip()
+    assert setting.endswith(f" {head}:0.25")
+    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(alpha_of=setting))
+    assert plan.alphas == {0.25: 27}
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
