@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .alphas import alphas
 from .apply import apply
 from .neurons import calibrate, reset_set
 from .report import report
@@ -52,6 +53,7 @@ def _root(
 
 
 app.command()(apply)
+app.command()(alphas)
 app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)

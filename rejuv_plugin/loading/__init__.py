@@ -7,7 +7,7 @@ transformers, megatron-bridge and mbridge shard, fuse, pad, tie and cast what th
 the one format that all of them share, and no line of what they do with it: so the bits do not depend on the engine, its
 parallelism, or ours.
 
-To read in this order: values, serve.
+To read in this order: values, serve; by_drift.
 """
 
 from .serve import serving

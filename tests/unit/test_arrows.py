@@ -32,6 +32,7 @@ OWNERS = {
     "omegaconf": {"integrations"},
     "transfer_queue": {"integrations"},
     "typer": {"cli"},
+    "mergekit": {"ops"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
