@@ -47,6 +47,8 @@ class Panel:
     """Where something begins, in words."""
     marks: Sequence[tuple[int, float, str]] = ()
     """Key, position and name of what happened there."""
+    choices: Sequence[tuple[float, str]] = ()
+    """Positions that were chosen, in words."""
     include: Sequence[float] = ()
     """Values that the axis must reach."""
 
@@ -107,6 +109,13 @@ def _panel(panel: Panel, bottom: Bottom, keys: Sequence[Key], top: float, inner:
         return " ".join(f"{x(position):.1f},{y(value):.1f}" for position, value in points)
 
     parts = [_frame(panel, axis, bottom, upper, lower)]
+    for position, text in panel.choices:
+        at, anchor = x(position), "end" if bottom.share(position) > 0.7 else "start"
+        beside = at - 4 if anchor == "end" else at + 4
+        parts.append(f'<line class="choice" x1="{at:.1f}" x2="{at:.1f}" y1="{upper:g}" y2="{lower:g}"/>')
+        parts.append(
+            f'<text class="choice" x="{beside:.1f}" y="{upper + 9:g}" text-anchor="{anchor}">{safe(text)}</text>'
+        )
     # Rungs of several lines stand beside each other, as their whiskers would hide one another.
     rungs = [line for line in panel.lines if line.form == "rungs"]
     for line in panel.lines:
@@ -165,7 +174,8 @@ def _rungs(
 
 def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float) -> str:
     left, right = LEFT, WIDTH - RIGHT
-    unit = clipped_end(f"{panel.title}: {panel.unit}{axis.unit}", int((WIDTH - 8) / LETTER))
+    unit = panel.unit + axis.unit
+    unit = clipped_end(f"{panel.title}: {unit}" if unit else panel.title, int((WIDTH - 8) / LETTER))
     parts = [f'<text class="unit" x="4" y="{upper - 13:g}">{safe(unit)}</text>']
     for tick, label in zip(axis.ticks, axis.labels, strict=True):
         at = lower - (lower - upper) * axis.share(tick)
@@ -179,4 +189,4 @@ def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float
             place = f'x="{at:.1f}" y="{lower + 14:g}" text-anchor="middle"'
         parts.append(f"<text {place}>{safe(label)}</text>")
     title = f'x="{(left + right) / 2:g}" y="{lower + bottom.room - 9:g}" text-anchor="middle"'
-    return "".join([*parts, f"<text {title}>{safe(bottom.title)}</text>"])
+    return "".join([*parts, f"<text {title}>{safe(clipped_end(bottom.title, int(PLOT / LETTER)))}</text>"])

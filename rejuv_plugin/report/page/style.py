@@ -63,8 +63,8 @@ svg image{{image-rendering:pixelated}}
 .reference,.line.base{{fill:none;stroke:currentColor;stroke-width:1.2;stroke-dasharray:3 3}}
 .whisker{{stroke:currentColor;stroke-width:1.3}} .dot,.mark,.bar{{fill:currentColor}}
 .band{{fill:currentColor;opacity:.16}} line.level{{stroke:var(--bad);stroke-width:1;stroke-dasharray:4 3}}
-.side{{fill:var(--bad);opacity:.12}} .chosen{{fill:var(--good);opacity:.14}}
-svg text.level{{fill:var(--bad);stroke:var(--card);stroke-width:3;paint-order:stroke}}
+.side{{fill:var(--bad);opacity:.12}} line.choice{{stroke:var(--good);stroke-width:5;opacity:.3}}
+svg text.level,svg text.choice{{fill:var(--bad);stroke:var(--card);stroke-width:3;paint-order:stroke}}
 svg text.choice{{fill:var(--good);font-weight:600}}
 """
 
