@@ -91,8 +91,8 @@ def curve(signal: Signal, found: Diagnosis, most: int, identity: str) -> str:
         return numbers(reached, x_label)
 
     if signal.name.startswith("calibration"):
-        note = "dashed: confidence that is right as often as it says; below it a model is too sure"
-        ideal = Key("base", "as sure as right"), [(0.0, 0.0), (1.0, 1.0)]
+        note = "thin line: as often right as it is sure; below it a model is too sure"
+        ideal = Key("ideal", "as sure as right"), [(0.0, 0.0), (1.0, 1.0)]
         return _checkpoints(("Reliability diagram", y_label, note), lines, bottom, found, identity, ideal)
     return _checkpoints((f"{signal.name}, the curve", y_label, ""), lines, bottom, found, identity)
 
@@ -166,14 +166,12 @@ def _checkpoints(
         return ""
     title, unit, note = words
     rungs = [index for index, each in enumerate(found.checkpoints) if each.role != "base"]
-    keys, drawn = [], []
-    for key, (index, points) in enumerate(lines.items()):
+    keys = [ideal[0]] if ideal else []
+    drawn = [Line(0, ideal[1], form="reference")] if ideal else []
+    for index, points in lines.items():
         style = depth_style(rungs.index(index), len(rungs)) if index in rungs else "base"
+        drawn.append(Line(len(keys), points))
         keys.append(Key(style, found.checkpoints[index].name))
-        drawn.append(Line(key, points))
-    if ideal:
-        drawn.append(Line(len(keys), ideal[1], form="reference"))
-        keys.append(ideal[0])
     bottom = axis([x for line in drawn for x, _ in line.points])
     panel = Panel(unit, "", drawn)
     said = f"{unit} over {bottom.title}; {counted(len(lines), 'checkpoint')}. {note}"

@@ -66,7 +66,7 @@ def _lead(found: Tuning) -> str:
         terms.append(("against alpha 0.5", _difference(choice.difference, choice.difference_interval)))
     cached = sum(trial.cached for trial in found.trials)
     spent = sum(trial.seconds for trial in found.trials) if found.seconds is None else found.seconds
-    kept = f", {counted(cached, 'setting')} of them kept from an earlier search" if cached else ""
+    kept = f", of which {cached} were kept from an earlier search" if cached else ""
     terms.append(("cost", f"{spent:,.0f} seconds for {counted(len(found.trials), 'measurement')}{kept}"))
     listed = "".join(f"<dt>{safe(term)}</dt><dd>{safe(text)}</dd>" for term, text in terms)
     says = f"<p>{safe(choice.says)}</p>" if choice.says else ""

@@ -28,9 +28,9 @@ _WIDTH, _HEIGHT, _EDGE = 150, 22, 6
 def gauge(reason: Reason) -> Html:
     """The value with its interval, and the side of the threshold that is bad."""
     reached = [reason.value, reason.threshold, *(reason.interval or ())]
-    low, high = min(0.0, *reached), max(reached)
+    low, high = min(0.0, *reached), max(0.0, *reached)
     room = 0.12 * (high - low) or 1.0
-    high, low = high + room, low - room if low < 0 else low
+    low, high = (low - room if low < 0 else low), high + room
 
     def x(value: float) -> float:
         return round(_EDGE + (_WIDTH - 2 * _EDGE) * (value - low) / (high - low), 1)
