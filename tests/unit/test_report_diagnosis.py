@@ -250,7 +250,9 @@ def test_a_tuning_says_its_choice_first() -> None:
     text = " ".join(seen.texts)
     assert f"alpha {found['choice']['alpha']:g}" in seen.texts
     assert (
-        text.index("58% to be the best of 8 settings") < text.rindex("Settings compared") < text.rindex("Every setting")
+        text.index("58% to be the best of the 3 settings that nothing stopped")
+        < text.rindex("Settings compared")
+        < text.rindex("Every setting")
     )
     assert "+0.011 (-0.02 to +0.043): cannot be told from it" in text
     assert sum(word.startswith("chosen: ") for word in seen.texts) == 6, "objective, three signals, two of the cost"

@@ -32,10 +32,7 @@ def ladder(group: Group, found: Diagnosis, identity: str) -> str:
         keys.append(Key(style_of(index), name))
     unit = found.signals[group.names[0]].axis
     panel = Panel(group.title, unit, lines, _levels(group.names, found))
-    notes = [found.signals[name].short for name in group.names]
-    if any(line.low for line in lines):
-        notes.append("bars: 95 % intervals")
-    note = "; ".join(dict.fromkeys(note for note in notes if note))
+    note = "; ".join(filter(None, [group.note, "bars: 95 % intervals" if any(line.low for line in lines) else ""]))
     said = f"{', '.join(group.names)} of {counted(len(found.checkpoints), 'checkpoint')}, in {unit}. {note}"
     table = rows([panel], bottom, keys, ("figure", "signal", "checkpoint", "value", "low", "high"))
     return figure(
@@ -116,7 +113,7 @@ def maps(signal: Signal, found: Diagnosis, identity: str) -> list[str]:
             limits,
             signal.axis,
             Side([(i, layer) for i, layer in enumerate(layers) if i % every == 0], "by layer"),
-            Side(list(enumerate(grid.columns)), "module", slanted=True),
+            Side(list(enumerate(_last_parts(grid.columns))), "module", slanted=True),
             width=320,
         )
         said = (
@@ -130,6 +127,12 @@ def maps(signal: Signal, found: Diagnosis, identity: str) -> list[str]:
 
 _LAYERS_NAMED = 12
 """Rows of a map that have a name beside them."""
+
+
+def _last_parts(names: Sequence[str]) -> Sequence[str]:
+    """``q_proj`` of ``self_attn.q_proj``, if that still tells all of them apart."""
+    found = [name.rpartition(".")[2] for name in names]
+    return found if len(set(found)) == len(found) else names
 
 
 def _whole(title: str) -> Callable[[Sequence[float]], Bottom]:

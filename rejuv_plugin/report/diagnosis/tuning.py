@@ -60,8 +60,9 @@ def _lead(found: Tuning) -> str:
     if objective.meaning:
         terms.append(("which is", objective.meaning + (f" ({objective.source})" if objective.source else "")))
     if choice.probability_best is not None:
-        chance = f"{choice.probability_best:.0%} to be the best of {counted(len(_last(found.trials)), 'setting')}"
-        terms.append(("chance", chance))
+        rest = sum(not trial.stopped for trial in _last(found.trials))
+        chance = f"{choice.probability_best:.0%} to be the best of the {counted(rest, 'setting')} that nothing stopped"
+        terms.append(("how sure", chance))
     if choice.difference is not None:
         terms.append(("against alpha 0.5", _difference(choice.difference, choice.difference_interval)))
     cached = sum(trial.cached for trial in found.trials)

@@ -85,7 +85,7 @@ def _case(each: Checkpoint, opened: bool) -> str:
         [r.signal, gauge(r), between(r.value, r.interval), _side(r), _finding(r), r.source] for r in verdict.reasons
     ]
     head = ["signal", "picture", "value", "bad side", "finding", "source of the threshold"]
-    kinds = ["name", "", "number", "", "text", "text"]
+    kinds = ["name", "", "number", "tight", "text", "text"]
     shown = table(head, rows, kinds, f"Evidence on {each.name}") if rows else "<p>No rule had its signals.</p>"
     where = f'<p class="soft">{safe(each.path)}</p>' if each.path else ""
     return (

@@ -17,7 +17,7 @@ _COLOURS = ("440154", "482878", "3e4a89", "31688e", "26828e", "1f9e89", "35b779"
 _ANCHORS = [tuple(int(colour[i : i + 2], 16) for i in (0, 2, 4)) for colour in _COLOURS]
 
 _RIGHT, _TOP, _BOTTOM = 66, 24, 36
-_LONGEST = 14
+_LONGEST = 16
 """Letters of a column's name."""
 
 
@@ -57,7 +57,7 @@ def heat(
     left, right = max(44, round(10 + LETTER * beside)), width - _RIGHT
     below = max((len(clipped(name, _LONGEST)) for _, name in columns.ticks), default=0)
     bottom = round(30 + 0.72 * LETTER * below) if columns.slanted else _BOTTOM
-    inner = min(280, max(50, 12 * count))
+    inner = min(280, max(56, 14 * count))
     upper, lower = _TOP, _TOP + inner
     axis = scale(limits, most=4)
     said = clipped_end(f"{unit}{axis.unit}, {rows.title}", int((width - 8) / LETTER))

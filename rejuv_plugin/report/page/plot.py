@@ -200,4 +200,4 @@ def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float
             place = f'x="{at:.1f}" y="{lower + 14:g}" text-anchor="middle"'
         parts.append(f"<text {place}>{safe(label)}</text>")
     title = f'x="{(left + right) / 2:g}" y="{lower + bottom.room - 9:g}" text-anchor="middle"'
-    return "".join([*parts, f"<text {title}>{safe(clipped_end(bottom.title, int(PLOT / LETTER)))}</text>"])
+    return "".join([*parts, f"<text {title}>{safe(clipped_end(bottom.title, int(PLOT / LETTER) + 5))}</text>"])

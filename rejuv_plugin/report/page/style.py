@@ -116,7 +116,7 @@ figcaption summary{{font-weight:400}}
 th,td{{text-align:left;padding:.3em .6em;border-bottom:1px solid var(--grid);vertical-align:top;min-width:5.5em}}
 tbody th{{font-weight:400;position:sticky;left:0;background:var(--bg)}} .case tbody th{{background:var(--card)}}
 td.number,th.number{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
-td.text{{min-width:14em}} th.name{{min-width:13em}} code{{font-size:.92em}}
+td.text{{min-width:14em}} td.tight{{white-space:nowrap}} th.name{{min-width:13em}} code{{font-size:.92em}}
 details{{margin:.5em 0}} summary{{cursor:pointer;padding:.2em 0;font-weight:600}}
 {_PICTURE}
 @media (max-width:600px){{th.name{{min-width:8em}} body{{padding:10px}} .lead .big{{font-size:1.4em}}}}
