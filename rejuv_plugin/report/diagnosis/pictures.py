@@ -120,7 +120,7 @@ def maps(signal: Signal, found: Diagnosis, identity: str) -> list[str]:
             f"Heat map of {len(grid.rows)} layers by {len(grid.columns)} modules, {limits[0]:.3g} to {limits[1]:.3g}."
         )
         table = [("layer", *grid.columns), *((row, *line) for row, line in zip(grid.rows, grid.values, strict=True))]
-        words = Words(name, f"{signal.name}, by layer and module", said, f"{signal.name} {name}")
+        words = Words(f"{signal.name} of {name}", "", said, f"{signal.name} {name}")
         drawn.append(figure(words, drawing, (), table, f"{identity}c{index}"))
     return drawn
 

@@ -185,8 +185,8 @@ def _rungs(
 
 def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float) -> str:
     left, right = LEFT, WIDTH - RIGHT
-    unit = panel.unit + axis.unit
-    unit = clipped_end(f"{panel.title}: {unit}" if unit else panel.title, int((WIDTH - 8) / LETTER))
+    said = f"{panel.title}: {panel.unit}{axis.unit}" if panel.unit else panel.title + axis.unit
+    unit = clipped_end(said, int((WIDTH - 8) / LETTER))
     parts = [f'<text class="unit" x="4" y="{upper - 15:g}">{safe(unit)}</text>']
     for tick, label in zip(axis.ticks, axis.labels, strict=True):
         at = lower - (lower - upper) * axis.share(tick)
