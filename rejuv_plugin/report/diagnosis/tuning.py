@@ -68,7 +68,7 @@ def _lead(found: Tuning) -> str:
     cached = sum(trial.cached for trial in found.trials)
     spent = sum(trial.seconds for trial in found.trials) if found.seconds is None else found.seconds
     kept = f", of which {cached} were kept from an earlier search" if cached else ""
-    terms.append(("cost", f"{spent:,.0f} seconds for {counted(len(found.trials), 'measurement')}{kept}"))
+    terms.append(("cost", f"{counted(round(spent), 'second')} for {counted(len(found.trials), 'measurement')}{kept}"))
     listed = "".join(f"<dt>{safe(term)}</dt><dd>{safe(text)}</dd>" for term, text in terms)
     says = f"<p>{safe(choice.says)}</p>" if choice.says else ""
     return f'<div class="lead"><p class="big">{safe(setting)}</p>{says}<dl>{listed}</dl></div>'
@@ -129,7 +129,7 @@ def _picture(
         return ""
     share = "0: the base, 1: the SFT checkpoint" if x_name == "alpha" else "share of neurons that are reset"
     bottom = numbers([x(trial) for trial in trials], f"{x_name} ({share})")
-    notes = [found.objective.meaning] if title == "objective" else []
+    notes = [found.objective.meaning.partition(". ")[0]] if title == "objective" else []
     notes += ["bars: 95 % intervals"] if any(line.low for panel in panels for line in panel.lines) else []
     note = "; ".join(filter(None, notes))
     said = f"{title} over {x_name}; {chosen[1]}. {note}"
