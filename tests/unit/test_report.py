@@ -20,7 +20,7 @@ from rejuv_plugin.cli import main
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
 from rejuv_plugin.monitors.rules import RULES
-from rejuv_plugin.report.page.axes import scale, step_ticks
+from rejuv_plugin.report.page.axes import names, numbers, scale, step_ticks
 from rejuv_plugin.report.page.plot import thinned
 from rejuv_plugin.report.runs.layer_map import Rows, layer_map
 from rejuv_plugin.report.runs.page import page
@@ -176,6 +176,26 @@ def test_axes_are_round_and_hold_their_values() -> None:
         assert len(set(axis.labels)) == len(axis.labels) == len(axis.ticks) >= 3
     assert step_ticks(1, 40) == [10, 20, 30, 40]
     assert step_ticks(7, 7) == [7]
+
+
+def test_an_axis_under_one_value_begins_at_zero() -> None:
+    assert scale([1.0, 1.0]).ticks[0] == 0.0
+    assert scale([1.0]).high == 1.0
+    assert (scale([0.0]).low, scale([0.0]).high) == (0.0, 1.0)
+    assert scale([-2.0]).high == 0.0
+    assert numbers([0.2, 0.8], "alpha").low == 0.2, "positions do not"
+
+
+def test_names_say_what_they_share_once_and_slant_where_they_would_touch() -> None:
+    axis = names(["base", "global_step_8", "global_step_64"], "checkpoint", 300)
+    assert axis.title == "checkpoint (global_step_…)"
+    assert axis.ticks == [(0.0, "base"), (1.0, "8"), (2.0, "64")]
+    assert not axis.slanted
+    assert axis.says(1.0) == "global_step_8"
+    axis = names([f"a rather long name {index}" for index in range(12)], "checkpoint", 300)
+    assert axis.slanted
+    assert axis.ticks[3] == (3.0, "… long name 3")
+    assert len(names([str(index) * 9 for index in range(100)], "checkpoint", 300).ticks) == 25
 
 
 def test_thinning_keeps_the_mean_and_the_last_step() -> None:

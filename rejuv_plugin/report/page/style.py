@@ -121,5 +121,6 @@ details{{margin:.5em 0}} summary{{cursor:pointer;padding:.2em 0;font-weight:600}
 {_PICTURE}
 @media (max-width:600px){{th.name{{min-width:8em}} body{{padding:10px}} .lead .big{{font-size:1.4em}}}}
 @media print{{figure,article,tr{{break-inside:avoid}} h2,h3,summary{{break-after:avoid}} nav,.skip,.save{{display:none}}
-details::details-content{{content-visibility:visible;height:auto;block-size:auto}} .wide{{overflow:visible}}}}
+details::details-content{{content-visibility:visible;height:auto;block-size:auto}} .wide{{overflow:visible}}
+table{{font-size:.7em}} th,td,td.text,th.name{{min-width:0;padding:.2em .4em}} td.number{{white-space:normal}}}}
 """
