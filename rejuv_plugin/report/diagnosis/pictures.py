@@ -10,29 +10,21 @@ from ..page.heat import Side, heat
 from ..page.plot import PLOT, Line, Panel, Points, depth_style, plot, rows, style_of, thinned
 from ..page.text import counted
 from .read import Diagnosis, Signal
+from .rungs import noted, rungs
 from .sections import FLOOR, Group
 
 
 def ladder(group: Group, found: Diagnosis, identity: str) -> str:
     """Numbers with their intervals, from the base to the last checkpoint."""
     bottom = names([each.name for each in found.checkpoints], "checkpoint, in the order given", PLOT)
-    lines, keys = [], []
-    for index, name in enumerate(group.names):
-        has = [(i, each.numbers[name]) for i, each in enumerate(found.checkpoints) if name in each.numbers]
-        bounds = [(i, estimate.interval) for i, estimate in has if estimate.interval]
-        lines.append(
-            Line(
-                index,
-                [(i, estimate.value) for i, estimate in has],
-                [(i, low) for i, (low, _) in bounds],
-                [(i, high) for i, (_, high) in bounds],
-                "rungs",
-            )
-        )
-        keys.append(Key(style_of(index), name))
+    keys = [Key(style_of(index), name) for index, name in enumerate(group.names)]
+    lines = [
+        rungs(index, [(at, each.numbers.get(name)) for at, each in enumerate(found.checkpoints)])
+        for index, name in enumerate(group.names)
+    ]
     unit = found.signals[group.names[0]].axis
     panel = Panel(group.title, unit, lines, _levels(group.names, found))
-    note = "; ".join(filter(None, [group.note, "bars: 95 % intervals" if any(line.low for line in lines) else ""]))
+    note = noted(group.note, lines)
     said = f"{', '.join(group.names)} of {counted(len(found.checkpoints), 'checkpoint')}, in {unit}. {note}"
     table = rows([panel], bottom, keys, ("figure", "signal", "checkpoint", "value", "low", "high"))
     return figure(

@@ -56,7 +56,8 @@ def scale(values: Iterable[float], most: int = 5, zero: bool = True) -> Scale:
     # Numbers that float64 hardly tells apart are one number to the eye.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         room = abs(high) / 10 or 1.0
-        low, high = (min(0.0, low), max(0.0, high) or 1.0) if zero else (low - room, high + room)
+        around = (low, 0.0) if high < 0 else (0.0, high or 1.0)
+        low, high = around if zero else (low - room, high + room)
     step = _round_up((high - low) / most)
     low, high = (low if low == 0 else floor(low / step) * step), ceil(high / step - 1e-9) * step
     largest = max(abs(low), abs(high))
