@@ -57,7 +57,7 @@ def test_the_verdict_comes_first_then_pictures_then_numbers() -> None:
     order += ["Neurons and ranks", "Numbers", "What the signals mean", "How it was measured"]
     assert [heading for heading in headings if heading in order] == order
     last = [each["name"] for each in metrics["checkpoints"] if (each["verdict"] or {}).get("level") == "ready"][-1]
-    assert f"The longest trained of those that are ready: {last}" in re.sub(r"\s+", " ", text)
+    assert f"The last of them that is ready, in the order given: {last}" in re.sub(r"\s+", " ", text)
     for each in metrics["checkpoints"]:
         for reason in each["verdict"]["reasons"] if each["verdict"] else ():
             assert reason["source"] in text

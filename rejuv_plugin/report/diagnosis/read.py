@@ -122,6 +122,11 @@ class Diagnosis:
     facts: list[tuple[str, str]]
     """How it was made: names and values in words."""
 
+    @property
+    def judged(self) -> list[tuple[Checkpoint, Verdict]]:
+        """Checkpoints that have a verdict, and it."""
+        return [(each, each.verdict) for each in self.checkpoints if each.verdict]
+
 
 def opened(data: Mapping[str, Any], what: str, file: str) -> Fields:
     """The outermost object, if it is a ``what`` of a format that is known here.

@@ -16,9 +16,14 @@ LEVELS = {
 """By level: what it is called, and its class."""
 
 
+def called(level: str) -> str:
+    """A level in words; one that a later version knows as it is."""
+    return LEVELS.get(level, (level, ""))[0]
+
+
 def badge(level: str | None) -> Html:
-    """A level beside a name; the base has none."""
-    name, style = LEVELS.get(level, (level, "off")) if level is not None else ("the base", "off")
+    """A level beside a name; a base has none."""
+    name, style = ("the base", "off") if level is None else LEVELS.get(level, (level, "off"))
     return Html(f'<span class="state {style}">{safe(name)}</span>')
 
 
