@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenRLHF's own command up to where it takes devices: prints as JSON what it would train with.
 
-Called as python is for OpenRLHF: ``python openrlhf_arguments.py -m openrlhf.cli.train_ppo_ray --actor...``. Its parser and
-its checks of the arguments run; stand-ins take the place of the modules that import DeepSpeed and vLLM.
+Called as python is for OpenRLHF: ``python openrlhf_arguments.py -m openrlhf.cli.train_ppo_ray --actor...``. Its parser
+and its checks of the arguments run; stand-ins take the place of the modules that import DeepSpeed and vLLM.
 """
 
 import json

@@ -25,9 +25,9 @@ def run(directory: Path, *arguments: str, **variables: str) -> subprocess.Comple
     rejuv = directory / "rejuv"
     rejuv.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from rejuv_plugin.cli import main; main()" "$@"\n')
     rejuv.chmod(0o755)
-    env = os.environ | {"PYTHON": str(python), "REJUV": str(rejuv), "OUT": str(directory / "out")}
-    env |= {"BASE": str(directory / "base"), "SFT": str(directory / "sft"), "TRAIN": "train.jsonl", "REWARD": "reward.py"}
-    env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(beside("openrlhf-0.11.2"))])}
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(beside("openrlhf-0.11.2"))])}
+    env |= {"REJUV": str(rejuv), "PYTHON": str(python), "TRAIN": "train.jsonl", "REWARD": "reward.py"}
+    env |= {name: str(directory / name.lower()) for name in ("BASE", "SFT", "OUT")}
     command = ["bash", str(ROOT / "recipes" / "openrlhf" / "run_grpo.sh"), *arguments]
     return subprocess.run(command, env=env | variables, capture_output=True, text=True, timeout=300, check=False)
 

@@ -14,7 +14,7 @@ from unittest import mock
 import verl
 from hydra import compose, initialize_config_module
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from verl.trainer import constants_ppo
 from verl.workers import engine_workers

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every patch in ``patches/`` applies to the published package, and does there what it says; before it, verl does not."""
+"""Every patch in ``patches/`` applies to the published package, and does there what verl alone does not."""
 
 import json
 import os
