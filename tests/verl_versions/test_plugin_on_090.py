@@ -21,9 +21,8 @@ FOUND = "from importlib import metadata, util; print(metadata.version('verl'), u
 
 def test_they_pass() -> None:
     verl = packages("0.9.0")
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), str(verl), os.environ.get("PYTHONPATH")]))
-    }
+    path = filter(None, [str(ROOT), str(verl), os.environ.get("PYTHONPATH")])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
     found = subprocess.run([sys.executable, "-c", FOUND], env=env, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["0.9.0", f"{verl}/verl/__init__.py"]
     files = [f"tests/plugin/{name}.py" for name in FILES]

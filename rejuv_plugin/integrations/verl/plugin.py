@@ -9,6 +9,8 @@ configuration, everything armed here leaves verl as it is.
 import sys
 from types import ModuleType
 
+from packaging.version import parse  # verl has imported it
+
 from .import_hook import after_import
 from .loud import failures_are_printed
 
@@ -35,7 +37,7 @@ def _check_before_ray(verl_config: ModuleType) -> None:
 def _refuse_old_verl() -> None:
     # Before 0.9 verl loads no entry points: VERL_USE_EXTERNAL_MODULES may still name us, and then `import verl` fails.
     version = getattr(sys.modules.get("verl"), "__version__", None)
-    if version and tuple(map(int, version.split(".")[:2])) < (0, 9):
+    if version and parse(version).release < (0, 9):
         raise ImportError(
             f"verl: expected 0.9 or newer, got {version}, whose trainers cannot be extended. "
             "Fix: unset VERL_USE_EXTERNAL_MODULES, run `rejuv apply`, and train from its output"
