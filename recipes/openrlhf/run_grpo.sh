@@ -45,10 +45,16 @@ if [ -n "$CALIBRATION" ]; then
 fi
 
 mkdir -p "$OUT"
-# rejuvenation.json is written last: where it is, the checkpoint is whole, and was made with these settings.
+# Where rejuvenation.json is, the checkpoint is whole. It names what it was made from.
 if [ ! -f "$START/rejuvenation.json" ]; then
   "$REJUV" apply --base "$BASE" --sft "$SFT" --output "$START" --alpha "$ALPHA" "${RESET[@]}" --resume
 fi
+for model in "$BASE" "$SFT"; do
+  if ! grep -qF "\"given\": \"$model\"" "$START/rejuvenation.json"; then
+    echo "OUT: expected a start made from $model, got another in $START. Fix: another OUT" >&2
+    exit 2
+  fi
+done
 
 # exec: a signal to this script is one to OpenRLHF.
 exec "$PYTHON" -m openrlhf.cli.train_ppo_ray \

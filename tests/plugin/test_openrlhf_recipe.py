@@ -61,6 +61,10 @@ def test_grpo_starts_from_the_rejuvenated_checkpoint(models: Path) -> None:
     assert (start / "rejuvenation.json").stat().st_mtime_ns == made, "the checkpoint is made once"
     assert again["rollout"]["n_samples_per_prompt"] == 4, "what follows the script's name wins"
 
+    other = run(models, ALPHA="0.4", SFT="another")
+    assert other.returncode == 2
+    assert f"OUT: expected a start made from another, got another in {start}" in other.stderr
+
 
 def test_openrlhf_refuses_what_it_does_not_know(models: Path) -> None:
     """So that the test above can fail: the README in OpenRLHF 0.11.2's own package has arguments that it lacks."""
