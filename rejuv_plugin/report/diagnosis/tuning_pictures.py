@@ -80,7 +80,7 @@ def _picture(
     if not panels:
         return ""
     keys = [Key(style_of(index), f"{other.name} {value:g}") for index, value in enumerate(families)]
-    bottom = numbers([x.of(trial) for trial in trials], f"{x.name} ({x.says})")
+    bottom = numbers([x.of(trial) for trial in trials], f"{x.name} ({x.says})", room=0.05)
     note = noted(note, [line for panel in panels for line in panel.lines])
     words = Words(title, note, f"{title} over {x.name}; {chosen[1]}. {note}", title)
     table = rows(panels, bottom, keys, ("figure", other.name, x.name, "value", "low", "high"))

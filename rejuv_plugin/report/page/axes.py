@@ -114,10 +114,12 @@ def steps(values: Iterable[int], title: str) -> Bottom:
     return Bottom(title, first, last, [(step, str(step)) for step in step_ticks(first, last)])
 
 
-def numbers(values: Iterable[float], title: str) -> Bottom:
-    """An axis of finite numbers, with room to the next round one."""
+def numbers(values: Iterable[float], title: str, room: float = 0.0) -> Bottom:
+    """An axis of finite numbers, to the next round one, and a share ``room`` of its length beyond both ends."""
     found = scale(values, most=6, zero=False)
-    return Bottom(title + found.unit, found.low, found.high, list(zip(found.ticks, found.labels, strict=True)))
+    beyond = room * (found.high - found.low)
+    ticks = list(zip(found.ticks, found.labels, strict=True))
+    return Bottom(title + found.unit, found.low - beyond, found.high + beyond, ticks)
 
 
 def names(found: Sequence[str], title: str, width: float) -> Bottom:
