@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint's own answers say: how varied they are, how many pass, and whether RL has anything to learn from."""
+"""What a checkpoint's own answers say: how varied they are, how many pass, whether RL can learn from them."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,10 @@ def passes(scores: Tensor, pass_score: float, seed: int) -> Found:
         },
         curves={
             "pass_at_k": curve(
-                list(ks), [float(pass_at(passed, group, k).mean()) for k in ks], "k answers", "pass@k, mean over prompts"
+                list(ks),
+                [float(pass_at(passed, group, k).mean()) for k in ks],
+                "k answers",
+                "pass@k, mean over prompts",
             )
         },
     )

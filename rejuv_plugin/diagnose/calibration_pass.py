@@ -85,7 +85,9 @@ def _one(
     leaf = hidden.detach().requires_grad_(scale is not None)
     head = model.get_output_embeddings()
     parts = []
-    for rows, said in zip(*(t.split(max(1, LOGITS // head.weight.shape[0])) for t in (leaf, ids[targets])), strict=True):
+    for rows, said in zip(
+        *(t.split(max(1, LOGITS // head.weight.shape[0])) for t in (leaf, ids[targets])), strict=True
+    ):
         logits = capped(head(rows), model).float()
         log_p = logits.log_softmax(-1)
         nll = -log_p.gather(1, said[:, None])[:, 0]
@@ -102,6 +104,14 @@ def _tokens(logits: Tensor, log_p: Tensor, nll: Tensor, said: Tensor, temperatur
     cool = logits / temperature
     top1 = most if temperature == 1 else cool.log_softmax(-1).amax(-1)
     return entropy(cool), top1.exp(), nll, most.exp(), guess == said
+
+
+def summed_nll(model: Any, example: Example) -> Tensor:
+    """NLL in nats of an example's response tokens, summed: a scalar, in the graph if there is one."""
+    ids, targets = (torch.tensor(t, device=model.device) for t in (example.ids, example.targets))
+    hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0, targets - 1]
+    logits = capped(model.get_output_embeddings()(hidden), model).float()
+    return torch.nn.functional.cross_entropy(logits, ids[targets], reduction="sum")
 
 
 @contextmanager

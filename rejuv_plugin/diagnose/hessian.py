@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 from ..probe.dialogue import Example
-from ..probe.entropy_scan import capped
+from .calibration_pass import summed_nll
 
 _TOLERANCE = 1e-3
 _VECTORS = 12
@@ -50,7 +50,9 @@ def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Cal
     def product(vector: np.ndarray) -> np.ndarray:
         nonlocal done
         flat = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float32).reshape(-1)).to(model.device)
-        parts = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in parameters]), parameters, strict=True)]
+        parts = [
+            part.view_as(p) for part, p in zip(flat.split([p.numel() for p in parameters]), parameters, strict=True)
+        ]
         found = _hessian_times(model, examples, parameters, parts)
         done += 1
         tick(done)
@@ -78,7 +80,7 @@ def _hessian_times(
     # The fast kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         for example in examples:
-            loss = nll(model, example) * scale
+            loss = summed_nll(model, example) * scale
             first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
             along = torch.stack([(g * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
             if not along.requires_grad:
@@ -87,11 +89,3 @@ def _hessian_times(
             for sum_, part in zip(total, second, strict=True):
                 sum_ += part
     return total
-
-
-def nll(model: Any, example: Example) -> Tensor:
-    """Summed over an example's response tokens, in the graph."""
-    ids, targets = (torch.tensor(t, device=model.device) for t in (example.ids, example.targets))
-    hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0, targets - 1]
-    logits = capped(model.get_output_embeddings()(hidden), model).float()
-    return torch.nn.functional.cross_entropy(logits, ids[targets], reduction="sum")

@@ -43,7 +43,10 @@ def likelihood(tokens: Sequence[Tokens], base: Sequence[Tokens] | None, seed: in
     }
     if base is not None:
         gaps = [(after.entropy - before.entropy).abs() for after, before in zip(tokens, base, strict=True)]
-        both = [(float(a.entropy.double().sum()), float(b.entropy.double().sum())) for a, b in zip(tokens, base, strict=True)]
+        both = [
+            (float(a.entropy.double().sum()), float(b.entropy.double().sum()))
+            for a, b in zip(tokens, base, strict=True)
+        ]
         numbers["entropy_gap"] = mean(lambda i: gaps[i])
         numbers["entropy_ratio"] = bootstrap(torch.tensor(both, dtype=torch.float64), ratio, seed)
         positions["entropy_gap"] = _by_position(gaps)
