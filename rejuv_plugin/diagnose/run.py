@@ -21,7 +21,7 @@ from ..checkpoint.adapter import is_adapter
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.source import locate
-from ..config.diagnosis import DiagnosisConfig
+from ..config import DiagnosisConfig
 from ..errors import InputError
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor

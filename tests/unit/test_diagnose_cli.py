@@ -83,7 +83,7 @@ def test_what_is_left_out_is_null(inputs: Path, tmp_path: Path, capsys: pytest.C
     assert metrics["prompts"] is None
     row = metrics["checkpoints"][1]
     measured = {name for name, found in row["numbers"].items() if found["value"] is not None}
-    likelihood = {"entropy", "entropy_ratio", "top1_mass", "entropy_gap", "nll", "calibration_error"}
+    likelihood = {"entropy", "entropy_ratio", "top1_mass", "entropy_gap", "nll", "nll_rise", "calibration_error"}
     assert measured == {*likelihood, "hessian_top"}
     assert row["layers"] == row["modules"] == {}
     assert row["verdict"]["level"] != "too_weak"

@@ -81,6 +81,8 @@ def test_gap_to_the_base_and_positions() -> None:
     assert found.numbers["entropy_gap"].value == pytest.approx(float(torch.cat(gaps).mean()))
     means = [torch.cat([t.entropy for t in side]).double().mean() for side in (sft, base)]
     assert found.numbers["entropy_ratio"].value == pytest.approx(float(means[0] / means[1]))
+    rise = torch.cat([a.nll.double() - b.nll.double() for a, b in zip(sft, base, strict=True)]).mean()
+    assert found.numbers["nll_rise"].value == pytest.approx(float(rise))
     shown = found.positions["entropy_gap"]
     assert shown["position"] == list(range(len(shown["value"])))
     assert shown["count"] == [sum(len(g) > i for g in gaps) for i in shown["position"]]
