@@ -95,8 +95,8 @@ def diagnose(
 
     from ..checkpoint import bars
     from ..checkpoint.small_file import write_text
+    from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
-    from ..diagnose.run import read_inputs
     from ..report.diagnose import table
     from ..report.diagnosis import write
 

@@ -153,4 +153,4 @@ def test_a_small_vocabulary_of_the_base(inputs: Path, tmp_path: Path, capsys: py
     set_weights(base, tensors)
     arguments = ["diagnose", "--base", str(base), "--sft", str(grown), "--calibration", f"{tmp_path}/data.parquet"]
     assert run([*arguments, "--output", str(tmp_path / "out")]) == 2
-    assert "--base: expected rows for all tokens" in capsys.readouterr().err
+    assert "--base: expected rows for all tokens of the data" in capsys.readouterr().err
