@@ -158,7 +158,8 @@ def _advice(level: Level, reasons: Sequence[Reason]) -> tuple[str, ...]:
     if level == "over_trained":
         return (_REJUVENATE, "or start RL from an earlier checkpoint of the SFT run", *((easier,) if weak else ()))
     if level == "at_risk":
-        return (_MORE, *((easier,) if weak else ()), _REJUVENATE)
+        more = (_MORE,) if any(not reason.clear for reason in reasons) else ()
+        return (*more, *((easier,) if weak else ()), _REJUVENATE)
     if level == "too_weak":
         return (easier, "rejuvenation is not the cure: it moves a checkpoint towards its base")
     if level == "unknown":
