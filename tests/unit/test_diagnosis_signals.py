@@ -13,7 +13,7 @@ from checkpoints import save_model, set_weights, weights
 from torch.func import functional_call, hessian
 
 from rejuv_plugin.checkpoint import read_checkpoint
-from rejuv_plugin.diagnose import answers, drift
+from rejuv_plugin.diagnose import answers, calibration_pass, drift
 from rejuv_plugin.diagnose.calibration_pass import read, summed_nll, watched
 from rejuv_plugin.diagnose.hessian import top_eigenvalue
 from rejuv_plugin.diagnose.likelihood import likelihood
@@ -71,6 +71,19 @@ def test_numbers_of_tokens() -> None:
         assert torch.allclose(tokens.confidence.double(), p.amax(-1), atol=1e-5)
         assert torch.allclose(tokens.nll.double(), -p.gather(1, said[:, None])[:, 0].log(), atol=1e-4)
         assert torch.equal(tokens.correct, p.argmax(-1) == said)
+
+
+def test_logits_may_be_cut_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, examples = architectures.make("gemma2"), probe_reference.examples(96)
+    whole, values = seen(model, examples)
+    monkeypatch.setattr(calibration_pass, "LOGITS", 2 * 96)
+    parts, again = seen(model, examples)
+    assert max(len(example.targets) for example in examples) > 2
+    for a, b in zip(whole, parts, strict=True):
+        assert torch.allclose(a.nll, b.nll, rtol=1e-5)
+        assert torch.equal(a.correct, b.correct)
+    for name in ("probe/grama_p50", "probe/redo_p05"):
+        np.testing.assert_allclose(again[0].layers[name], values[0].layers[name], rtol=1e-4)
 
 
 def test_gap_to_the_base_and_positions() -> None:
