@@ -283,13 +283,14 @@ def test_answers_by_hand() -> None:
     # The sampler cannot tell.
     blind = answers.variety([[2]], [[float("nan")]], [[float("nan")]], 0)
     assert blind.numbers == {"entropy_sampled": None, "top1_mass_sampled": None}
-    scores = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0.2, 0.3, 0.2, 0.2]], dtype=torch.float64)
+    rows = [[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0.2, 0.3, 0.2, 0.2]]
+    scores = torch.tensor(rows, dtype=torch.float64)
     numbers = {name: e.value for name, e in answers.passes(scores, 0.5, 0).numbers.items()}
-    assert numbers["pass_at_1"] == pytest.approx(5 / 16)
-    assert numbers["pass_at_k"] == pytest.approx(0.5)
-    assert numbers["pass_gap"] == pytest.approx(3 / 16)
+    assert numbers["pass_at_1"] == pytest.approx(9 / 20)
+    assert numbers["pass_at_k"] == pytest.approx(0.6)
+    assert numbers["pass_gap"] == pytest.approx(0.15)
     # Of the last prompt no answer passes, and yet they do not earn the same.
-    assert numbers["gradient_share"] == pytest.approx(0.5)
+    assert numbers["gradient_share"] == pytest.approx(0.4)
     assert numbers["pass_floor"] == pytest.approx(1 - 2**-0.25)
     assert answers.passes(scores[:, :1], 0.5, 0).numbers["gradient_share"] is None
     assert answers.finished([[True, False], [True, True]], 0).numbers["finished"].value == 0.75
