@@ -142,11 +142,13 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
         for number, layer in enumerate(layers):
             if ranks and number in ranks.places:
                 stack.callback(layer.register_forward_hook(_residual(ranks, number)).remove)
-            if neurons and hasattr(layer.mlp, "down_proj"):
-                neurons.has(number, layer.mlp.down_proj.in_features)
-                stack.callback(layer.mlp.down_proj.register_forward_pre_hook(_dense(neurons, number)).remove)
+            mlp = getattr(layer, "mlp", None)
+            down = getattr(mlp, "down_proj", None)
+            if neurons and down is not None:
+                neurons.has(number, down.in_features)
+                stack.callback(down.register_forward_pre_hook(_dense(neurons, number)).remove)
             elif neurons:
-                module = _experts(layer.mlp)
+                module = _experts(mlp)
                 neurons.has(number, module.down_proj.shape[0] * module.down_proj.shape[2])
                 experts.append((number, module, stack.enter_context(recorded(module))))
 

@@ -73,6 +73,18 @@ def test_numbers_of_tokens() -> None:
         assert torch.equal(tokens.correct, p.argmax(-1) == said)
 
 
+def test_models_that_monitors_do_not_know_are_named() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=8, n_layer=2, n_head=2)).eval().requires_grad_(False)
+    with pytest.raises(InputError, match=r"^--signals: expected a model with a list of 2 decoder layers, got GPT2"):
+        seen(model, probe_reference.examples(96))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    # Without neurons and ranks any causal language model will do.
+    tokens = read(model, probe_reference.examples(96), 1.0, "--sft")
+    assert all(t.nll.isfinite().all() for t in tokens)
+
+
 def test_logits_may_be_cut_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model, examples = architectures.make("gemma2"), probe_reference.examples(96)
     whole, values = seen(model, examples)
