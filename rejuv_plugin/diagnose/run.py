@@ -71,7 +71,8 @@ def _of_model(
     inputs: Inputs, checkpoint: Checkpoint, base: list[Tokens] | None, say: Progress
 ) -> tuple[Found, list[Tokens]]:
     """What needs a model in memory."""
-    settings, found, tokens = inputs.settings, Found(), []
+    settings, found = inputs.settings, Found()
+    tokens: list[Tokens] = []
     with fitting(inputs.device, "--device"):
         # Of what a model was before, graphs in cycles may hold on to memory.
         gc.collect()
@@ -116,7 +117,8 @@ def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tupl
     for monitor in (neurons, ranks):
         if monitor:
             values = monitor.values(monitor.sums())
-            layers = {name.removeprefix("probe/"): each for name, each in values.layers.items()}
+            layers: dict[str, Sequence[float]] = {}
+            layers |= {name.removeprefix("probe/"): each for name, each in values.layers.items()}
             numbers = {name.removeprefix("probe/"): plain(value) for name, value in values.numbers.items()}
             found |= Found(numbers | {name: plain(_median(each)) for name, each in layers.items()}, layers)
     return found, tokens
