@@ -117,8 +117,9 @@ def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tupl
     for monitor in (neurons, ranks):
         if monitor:
             values = monitor.values(monitor.sums())
-            layers: dict[str, Sequence[float]] = {}
-            layers |= {name.removeprefix("probe/"): each for name, each in values.layers.items()}
+            layers: dict[str, Sequence[float]] = {
+                name.removeprefix("probe/"): each for name, each in values.layers.items()
+            }
             numbers = {name.removeprefix("probe/"): plain(value) for name, value in values.numbers.items()}
             found |= Found(numbers | {name: plain(_median(each)) for name, each in layers.items()}, layers)
     return found, tokens
