@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import InputError
 from .alphas import alphas
 from .apply import apply
+from .diagnose import diagnose
 from .neurons import calibrate, reset_set
 from .report import report
 from .verify import verify
@@ -54,6 +55,7 @@ def _root(
 
 app.command()(apply)
 app.command()(alphas)
+app.command()(diagnose)
 app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)
