@@ -5,6 +5,7 @@
 from .group import RejuvenationConfig, defaults, from_mapping
 from .monitors import MonitorProbeConfig, MonitorsConfig
 from .transform import FusionConfig, ResetConfig
+from .tuning import TuningConfig
 
 __all__ = [
     "FusionConfig",
@@ -12,6 +13,7 @@ __all__ = [
     "MonitorsConfig",
     "RejuvenationConfig",
     "ResetConfig",
+    "TuningConfig",
     "defaults",
     "from_mapping",
 ]
