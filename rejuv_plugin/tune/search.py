@@ -4,8 +4,9 @@
 
 All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
 those that are clearly worse than the leader leave: the 95 % interval of the paired difference lies below 0. As it is
-looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %. Then alphas half a step from the best are tried, while
-the best can be told from what is a step away: where it cannot, smaller steps would only follow the noise.
+looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %. Then alphas half a step from the
+best are tried, while the best can be told from what is a step away: where it cannot, smaller steps would only follow
+the noise.
 """
 
 from collections.abc import Callable, Sequence
