@@ -73,8 +73,8 @@ def fused_model(plan: Plan, device: torch.device) -> Any:
         unread = [name for name in values.fused.keys() - values.drift.keys() if needed(plan, name)]
     if unread:
         raise RuntimeError(
-            f"{min(unread)}: expected to be read through safetensors.safe_open, got a loader that reads another way, so "
-            "the model would be the SFT checkpoint. Fix: rejuv apply, and measure its output"
+            f"{min(unread)}: expected to be read through safetensors.safe_open, got a loader that reads another way, "
+            "which gives the SFT checkpoint. Fix: rejuv apply, and measure its output"
         )
     return model
 

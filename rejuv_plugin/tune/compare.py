@@ -43,6 +43,8 @@ def probability_best(values: Sequence[Tensor], seed: int) -> list[float]:
     Returns:
         C shares; those of equal candidates are equal, and all add up to 1.
     """
-    means = resampled(torch.stack(list(values), -1), seed)
-    best = (means == means.amax(-1, keepdim=True)).double()
+    sums = resampled(torch.stack(list(values), -1), seed)
+    highest = sums.amax(-1, keepdim=True)
+    # Equal candidates' sums differ in their last bits: a matrix product adds up each column in an order of its own.
+    best = (sums >= highest - 1e-9 * highest.abs().clamp(min=1)).double()
     return (best / best.sum(-1, keepdim=True)).mean(0).tolist()

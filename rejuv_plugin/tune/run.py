@@ -63,6 +63,8 @@ def check(plan: Plan, settings: TuningConfig, data: Data, key: str) -> None:
         raise InputError(f"{key}best_of", "no more than the answers to a prompt", got, "use half of them")
     if data.group < 2:
         raise InputError(f"{key}group", "at least 2 answers to compare", str(data.group), "use 8")
+    if settings.sampler == "vllm" and not with_vllm.installed():
+        raise InputError(f"{key}sampler", "vllm in this environment", "none", "use transformers")
     load_reward(data.reward, f"{key}reward", **data.reward_arguments)
     data.prompts.check()
     draw_tasks(plan.sft, data.prompts, 1, settings.seed)
@@ -196,17 +198,15 @@ def _question(
         data.temperature,
         settings.seed,
         device,
-        _wants_vllm(settings, device, key),
+        _wants_vllm(settings, device),
         key,
     )
 
 
-def _wants_vllm(settings: TuningConfig, device: torch.device, key: str) -> bool:
-    if settings.sampler == "vllm" and not with_vllm.installed():
-        raise InputError(f"{key}sampler", "vllm in this environment", "none", "use transformers")
-    return settings.sampler == "vllm" or (
-        settings.sampler == "auto" and device.type == "cuda" and with_vllm.installed()
-    )
+def _wants_vllm(settings: TuningConfig, device: torch.device) -> bool:
+    if settings.sampler != "auto":
+        return settings.sampler == "vllm"
+    return device.type == "cuda" and with_vllm.installed()
 
 
 def _sampler(question: Question) -> str:

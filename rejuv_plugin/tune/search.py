@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..config.tuning import HALF
 from .compare import clearly_below, difference, told_apart
 from .objective import Objective
 from .scored import NOTHING, Candidate, Scored
@@ -76,8 +77,9 @@ def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:
 
 
 def leader(lanes: Sequence[Lane]) -> Lane:
-    """Of those that finished the one with the highest mean; of equals the first."""
-    return max((lane for lane in lanes if lane.stopped is None), key=lambda lane: lane.values.mean().item())
+    """Of those that finished the one with the highest mean; of equals the closest to the paper's default."""
+    finished = (lane for lane in lanes if lane.stopped is None)
+    return max(finished, key=lambda lane: (lane.values.mean().item(), -abs(lane.candidate.alpha - HALF)))
 
 
 def _race(
