@@ -86,6 +86,7 @@ def tune(
     # Imported late: torch takes seconds, and --help must not wait for it.
     from ..checkpoint import bars, plan_fusion
     from ..probe.prompts import Prompts
+    from ..report.diagnosis import write_tuning
     from ..report.tune import summary
     from ..tune.run import Data, check
     from ..tune.run import tune as search
@@ -103,8 +104,9 @@ def tune(
             found = found_once(plan, measured, output, key="--", cache_key="--output", progress=progress)
             resets[ratio] = found.chosen
         result = search(plan, settings, data, output, key="--", resets=resets, rhos=rhos, progress=progress)
+    write_tuning(result, output / "report.html")
     summary(result)
-    print(f"everything that was measured: {output / 'tuning.json'}")
+    print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")
 
 
 def _settings(**values: Any) -> TuningConfig:
