@@ -88,7 +88,8 @@ def tune(
     from ..probe.prompts import Prompts
     from ..report.diagnosis import write_tuning
     from ..report.tune import summary
-    from ..tune.run import Data, check
+    from ..tune.data import Data
+    from ..tune.run import check
     from ..tune.run import tune as search
 
     plan = plan_fusion(base, sft, FusionConfig())

@@ -43,7 +43,7 @@ def choice(lanes: Sequence[Lane], objective: Objective, seed: int) -> dict[str, 
         "value": found.value,
         "interval": _interval(found),
         "probability_best": probability,
-        "says": _says(best, found, equals, probability, against, objective),
+        "says": _says(best, found, equals, probability, against if best is not half else None, objective),
         "against_half": {"difference": against.value, "interval": _interval(against)},
     }
 
@@ -75,7 +75,7 @@ def _says(
     found: Estimate,
     equals: Sequence[Candidate],
     probability: float,
-    against: Estimate,
+    against: Estimate | None,
     objective: Objective,
 ) -> str:
     sure = f"the best in {probability:.0%} of resamples of the prompts"
@@ -83,7 +83,7 @@ def _says(
         names = " or ".join(str(candidate) for candidate in sorted(equals))
         sure = f"cannot be told from {names} by these {len(best.values)} prompts; {sure}"
     said = f"{best.candidate}: {objective.name} {_shown(found)}; {sure}"
-    if best.candidate != Candidate(HALF):
+    if against:
         said += f"; against alpha {HALF:g}: {_shown(against, '+')}"
     return said + ". Chosen as the highest of several, so its value is a little too high"
 

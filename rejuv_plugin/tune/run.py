@@ -5,7 +5,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,30 +24,16 @@ from ..errors import InputError
 from ..neurons.reset_set import ResetSet
 from ..probe.answers import draw_tasks
 from ..probe.load import device_of, load_tokenizer
-from ..probe.prompts import Prompts
 from ..probe.reward import load_reward
 from . import record, with_vllm
 from .ask import Asker, Question
+from .data import Data
 from .objective import objective
 from .search import Search, search
 from .trace import NAME, Trace, address
 
 FORMAT = 1
 RESULT = "tuning.json"
-
-
-@dataclass(frozen=True)
-class Data:
-    """What is answered, and who judges."""
-
-    prompts: Prompts
-    """With ``max_response``."""
-    reward: str
-    """``FILE.py:FUNCTION``."""
-    group: int
-    temperature: float
-    reward_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """More of the reward function's."""
 
 
 def check(plan: Plan, settings: TuningConfig, data: Data, key: str) -> None:
@@ -58,15 +44,10 @@ def check(plan: Plan, settings: TuningConfig, data: Data, key: str) -> None:
     """
     if plan.adapter:
         raise InputError(plan.sft.key, "a full checkpoint to fuse in memory", "a LoRA adapter", "merge it first")
-    if settings.best_of > data.group:
-        got = f"{settings.best_of} of {data.group}"
-        raise InputError(f"{key}best_of", "no more than the answers to a prompt", got, "use half of them")
-    if data.group < 2:
-        raise InputError(f"{key}group", "at least 2 answers to compare", str(data.group), "use 8")
+    data.check(settings, key)
     if settings.sampler == "vllm" and not with_vllm.installed():
         raise InputError(f"{key}sampler", "vllm in this environment", "none", "use transformers")
     load_reward(data.reward, f"{key}reward", **data.reward_arguments)
-    data.prompts.check()
     draw_tasks(plan.sft, data.prompts, 1, settings.seed)
 
 
@@ -86,7 +67,7 @@ def tune(
     """Search for the best alpha, and rho if there are several.
 
     Args:
-        plan: from `checkpoint.plan_fusion`; its alpha does not matter.
+        plan: from `checkpoint.plan_fusion`; its alpha does not matter. If it has a reset, so have all candidates.
         settings: of the search.
         data: prompts and reward.
         directory: there already; ``trace.jsonl`` in it is read and continued, ``tuning.json`` written.
@@ -107,7 +88,7 @@ def tune(
     check(plan, settings, data, key)
     question = _question(plan, settings, data, resets or {}, omega, device, key)
     inputs = inputs or read_inputs(plan, progress=progress)
-    content = content_of(plan, settings, data, inputs, resets or {}, omega, vllm=question.vllm)
+    content = content_of(plan, settings, data, inputs, resets or {}, omega) | {"sampler": _sampler(question)}
     goal = objective(settings.best_of)
     how = Search(
         settings.grid, rhos, settings.resolution if settings.refines else None, len(question.tasks), settings.seed
@@ -146,11 +127,9 @@ def content_of(
     inputs: Inputs,
     resets: Mapping[float, ResetSet],
     omega: float,
-    *,
-    vllm: bool,
 ) -> dict[str, Any]:
-    """All that decides the scores of a candidate, by content, as JSON. Of the reward function's file the bytes count;
-    what that imports does not."""
+    """All that decides the scores of a candidate but the sampler, by content, as JSON. Of the reward function's file the
+    bytes count; what that imports does not."""
     files = [Path(file).expanduser() for file in data.prompts.files]
     reward, _, function = data.reward.rpartition(":")
     prompts = replace(data.prompts, files=(), key="")
@@ -159,6 +138,7 @@ def content_of(
         "base": dict(inputs.base),
         "sft": dict(inputs.sft),
         "fusion": asdict(plan.fusion) | {"alpha": None},
+        "reset": [plan.reset.omega, plan.reset.chosen.digest] if plan.reset else None,
         "resets": {f"{rho:g}": chosen.digest for rho, chosen in resets.items()},
         "omega": omega,
         "prompts": [sha256_files([file])[file] for file in files],
@@ -167,7 +147,6 @@ def content_of(
         "group": data.group,
         "temperature": data.temperature,
         "seed": settings.seed,
-        "sampler": "vllm" if vllm else "transformers",
     }
 
 
