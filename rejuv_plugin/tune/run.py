@@ -128,7 +128,7 @@ def content_of(
     resets: Mapping[float, ResetSet],
     omega: float,
 ) -> dict[str, Any]:
-    """All that decides the scores of a candidate but the sampler, by content, as JSON. Of the reward function's file the
+    """All that decides the scores of a candidate but the sampler, by content. Of the reward function's file the
     bytes count; what that imports does not."""
     files = [Path(file).expanduser() for file in data.prompts.files]
     reward, _, function = data.reward.rpartition(":")
