@@ -43,7 +43,7 @@ def choice(lanes: Sequence[Lane], objective: Objective, seed: int) -> dict[str, 
         "value": found.value,
         "interval": _interval(found),
         "probability_best": probability,
-        "says": _says(best, found, equals, probability, against if best is not half else None, objective),
+        "says": _says(lanes, found, equals, probability, against if best is not half else None, objective),
         "against_half": {"difference": against.value, "interval": _interval(against)},
     }
 
@@ -71,13 +71,14 @@ def trace(lanes: Sequence[Lane], pass_score: float, seed: int) -> list[dict[str,
 
 
 def _says(
-    best: Lane,
+    lanes: Sequence[Lane],
     found: Estimate,
     equals: Sequence[Candidate],
     probability: float,
     against: Estimate | None,
     objective: Objective,
 ) -> str:
+    best, alphas = leader(lanes), [lane.candidate.alpha for lane in lanes]
     sure = f"the best in {probability:.0%} of resamples of the prompts"
     if equals:
         names = " or ".join(str(candidate) for candidate in sorted(equals))
@@ -85,6 +86,9 @@ def _says(
     said = f"{best.candidate}: {objective.name} {_shown(found)}; {sure}"
     if against:
         said += f"; against alpha {HALF:g}: {_shown(against, '+')}"
+    edge = {min(alphas): "lowest", max(alphas): "highest"}.get(best.candidate.alpha)
+    if edge and 0 < best.candidate.alpha < 1:
+        said += f"; it is the {edge} alpha that was tried: those beyond it may be better"
     return said + ". Chosen as the highest of several, so its value is a little too high"
 
 

@@ -66,6 +66,7 @@ def test_a_known_optimum_is_found_and_refined(best: float) -> None:
     assert said["probability_best"] > 0.5
     if best != 0.5:
         assert said["against_half"]["interval"][0] > 0
+    assert ("lowest alpha that was tried" in said["says"]) == (best == 0.2)
 
 
 def test_what_is_clearly_worse_leaves_early() -> None:
