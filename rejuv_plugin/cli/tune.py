@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``rejuv tune``: which alpha to start RL from, by measurement."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,13 +90,12 @@ def tune(
     from ..report.diagnosis import write_tuning
     from ..report.tune import summary
     from ..tune.data import Data
-    from ..tune.run import check
+    from ..tune.question import question_of
     from ..tune.run import tune as search
 
     plan = plan_fusion(base, sft, FusionConfig())
     data = Data(Prompts(tuple(prompts), column, None, max_response, "--prompts"), reward, group, temperature)
-    check(plan, settings, data, "--")
-    resets: dict[float, Any] = {}
+    question, resets = question_of(plan, settings, data, "--"), {}
     with bars() as progress:
         output.mkdir(parents=True, exist_ok=True)
         for ratio in filter(None, rhos):
@@ -104,7 +104,8 @@ def tune(
             measured = ResetConfig(ratio=ratio, calibration=calibration, device=device)
             found = found_once(plan, measured, output, key="--", cache_key="--output", progress=progress)
             resets[ratio] = found.chosen
-        result = search(plan, settings, data, output, key="--", resets=resets, rhos=rhos, progress=progress)
+        question = replace(question, resets=resets)
+        result = search(question, settings, output, fusion_alone=0.0 in rhos, progress=progress)
     write_tuning(result, output / "report.html")
     summary(result)
     print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")

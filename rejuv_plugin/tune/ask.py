@@ -3,8 +3,7 @@
 """A candidate, fused in memory, answers prompts; its answers are scored."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,37 +12,13 @@ from ..checkpoint import Plan, cores, plan_reset
 from ..checkpoint.digest import Progress
 from ..errors import InputError
 from ..loading import Values, needed, serving
-from ..neurons.reset_set import ResetSet
 from ..probe.answers import Answers, Task, sample_answers
 from ..probe.load import fitting, load_model
-from ..probe.reward import Reward, scores
+from ..probe.reward import scores
 from ..probe.usage import free
+from .question import Question
 from .scored import Candidate, Scored
 from .trace import Trace
-
-
-@dataclass(frozen=True)
-class Question:
-    """What every candidate is asked, and what it is made of."""
-
-    plan: Plan
-    """Of two full checkpoints; its alpha and reset are replaced."""
-    resets: Mapping[float, ResetSet]
-    """By rho above 0."""
-    omega: float
-    """Weight of the base on reset neurons."""
-    tasks: tuple[Task, ...]
-    tokenizer: Any
-    reward: Reward
-    group: int
-    max_response: int
-    temperature: float
-    seed: int
-    device: torch.device
-    vllm: bool
-    """Whether vLLM samples, in place of transformers."""
-    key: str
-    """How errors name settings before their own names."""
 
 
 def plan_for(question: Question, candidate: Candidate) -> Plan:
@@ -115,9 +90,9 @@ class Asker:
     def _answers(self, candidate: Candidate, tasks: tuple[Task, ...], first: int) -> Answers:
         question, plan = self._question, plan_for(self._question, candidate)
         sampling = {
-            "group": question.group,
-            "max_response": question.max_response,
-            "temperature": question.temperature,
+            "group": question.data.group,
+            "max_response": question.data.prompts.max_response,
+            "temperature": question.data.temperature,
             "seed": question.seed,
             "first": first,
         }
@@ -128,7 +103,8 @@ class Asker:
 
         def tick(_: str, done: int, total: int) -> None:
             if self._progress:
-                self._progress(str(candidate), first * question.group + done, first * question.group + total)
+                before = first * question.data.group
+                self._progress(str(candidate), before + done, before + total)
 
         try:
             model = fused_model(plan, question.device)

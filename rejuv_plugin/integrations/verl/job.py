@@ -35,7 +35,7 @@ class Job:
 def job_of(config: Any) -> Job | None:
     """Read the group ``rejuvenation`` of a verl configuration; None when the job does not ask for it.
 
-    Reads the configuration only, no content of files, and changes nothing.
+    Reads the configuration only, no files, and changes nothing.
 
     Raises:
         InputError: an unknown or bad setting, or a combination with verl's own settings that would be wrong.
@@ -101,15 +101,13 @@ def _tunes_on(config: Any, settings: RejuvenationConfig, prompts: Prompts) -> Da
     if tune.data:
         prompts = replace(prompts, files=(tune.data,), key="rejuvenation.tune.data")
     rollout = OmegaConf.select(config, "actor_rollout_ref.rollout") or {}
-    data = Data(
+    return Data(
         replace(prompts, max_response=tune.max_response or prompts.max_response),
         tune.reward or f"{function['path']}:{function.get('name') or 'compute_score'}",
         tune.group or rollout.get("n") or 1,
         tune.temperature or rollout.get("temperature") or 1.0,
         own,
     )
-    data.check(tune, "rejuvenation.tune.")
-    return data
 
 
 def _refuse(config: Any, settings: RejuvenationConfig) -> None:

@@ -12,9 +12,8 @@ from ...neurons.reset_set import ResetSet
 from ...tune.data import Data
 from . import probe_task, run_record
 from .job import Job
+from .planning import TUNE_KEY as KEY
 from .progress_lines import ProgressLines
-
-KEY = "rejuvenation.tune."
 
 
 def choose(job: Job, config: Any, plan: Plan, found: ResetSet | None) -> dict[str, Any]:
@@ -58,18 +57,16 @@ def search(
 ) -> tuple[dict[str, Any], float]:
     """What the Ray task runs: the choice, and the seconds that finding it took."""
     from ...tune.cache import tuned_once
+    from ...tune.question import question_of
 
     began = time.monotonic()
+    question = replace(question_of(plan, settings, data, KEY), resets=resets, omega=omega)
     found = tuned_once(
-        plan,
+        question,
         settings,
-        data,
         cache_dir,
-        key=KEY,
         cache_key="rejuvenation.cache_dir",
-        resets=resets,
-        rhos=tuple(resets) or (0.0,),
-        omega=omega,
+        fusion_alone=not resets,
         progress=ProgressLines(),
     )
     return found["choice"], time.monotonic() - began
