@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 def config_of(root: Path, group: dict[str, Any] | None = None, **dotted: Any) -> Any:
     settings = {**defaults(), "base_path": str(root / "base"), **(group or {})}
     settings["fusion"] = settings["fusion"] | {"alpha": "auto"}
-    settings["tune"] = defaults()["tune"] | {"alphas": "0.3,0.5", "count": 8} | settings.get("tune", {})
+    settings["tune"] = settings["tune"] | {"alphas": "0.3,0.5", "count": 8}
     config = OmegaConf.create(
         {
             "trainer": {
