@@ -14,7 +14,7 @@ here knows verl, Ray or the console command.
 
 from .cache import Materialised, check_cache, materialise
 from .layout import read_checkpoint
-from .plan import Plan, plan_fusion
+from .plan import Plan, at_alpha, plan_fusion
 from .progress import bars
 from .provenance import read_inputs
 from .reset import plan_reset
@@ -29,6 +29,7 @@ __all__ = [
     "Shard",
     "ShardWriter",
     "apply",
+    "at_alpha",
     "bars",
     "check_cache",
     "cores",

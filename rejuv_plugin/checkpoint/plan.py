@@ -4,7 +4,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -203,11 +203,28 @@ def plan_fusion(
     return Plan(ours, theirs, fusion, tuple(operations))
 
 
+def at_alpha(plan: Plan, alpha: float) -> Plan:
+    """The plan that `plan_fusion` makes of the same settings with another ``alpha``, without reading anything again; a
+    reset stays."""
+    fusion = replace(plan.fusion, alpha=alpha)
+    alphas = alpha_of_each([operation.name for operation in plan.fused], fusion, {}, "--")
+    operations = (
+        replace(operation, alpha=_alpha_of(operation.sft, alphas[operation.name], fusion.towards == "zero"))
+        if isinstance(operation, Fuse)
+        else operation
+        for operation in plan.operations
+    )
+    return replace(plan, fusion=fusion, operations=tuple(operations))
+
+
 def _fuse(name: str, sft: TensorInfo, base: TensorInfo, alpha: float, perturbed: Perturbation | None) -> Fuse:
-    if len(sft.shape) >= 2:
-        return Fuse(name, sft, base, alpha, perturbed)
+    alpha = _alpha_of(sft, alpha, bool(perturbed and perturbed.towards_zero))
+    return Fuse(name, sft, base, alpha, perturbed if len(sft.shape) >= 2 else None)
+
+
+def _alpha_of(sft: TensorInfo, alpha: float, towards_zero: bool) -> float:
     # Norms and biases are few, and their scale means something: they are neither shrunk to zero nor perturbed.
-    return Fuse(name, sft, base, 1.0 if perturbed and perturbed.towards_zero else alpha)
+    return 1.0 if towards_zero and len(sft.shape) < 2 else alpha
 
 
 def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: str) -> tuple[Fuse | Copy, ...]:

@@ -3,12 +3,11 @@
 """A candidate, fused in memory, answers prompts; its answers are scored."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ..checkpoint import Plan, cores, plan_reset
+from ..checkpoint import Plan, at_alpha, cores, plan_reset
 from ..checkpoint.digest import Progress
 from ..errors import InputError
 from ..loading import Values, needed, serving
@@ -23,7 +22,7 @@ from .trace import Trace
 
 def plan_for(question: Question, candidate: Candidate) -> Plan:
     """The plan whose output is the candidate: `checkpoint.apply` of it writes the very weights that are asked."""
-    plan = replace(question.plan, fusion=replace(question.plan.fusion, alpha=candidate.alpha))
+    plan = at_alpha(question.plan, candidate.alpha)
     if not candidate.rho:
         return plan
     return plan_reset(plan, question.resets[candidate.rho], question.omega, f"{question.key}rho")

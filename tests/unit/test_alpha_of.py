@@ -13,7 +13,7 @@ from fusion_reference import bits_of, fuse_reference
 from test_cli import rejuv
 from test_reset import a_set, expected_masks
 
-from rejuv_plugin.checkpoint import apply, combine, plan_fusion, plan_reset
+from rejuv_plugin.checkpoint import apply, at_alpha, combine, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.loading import Values
@@ -63,6 +63,17 @@ def test_a_reset_neuron_keeps_a_part_of_its_own_tensor_s_alpha(tmp_path: Path) -
             alpha = share * alpha_by_hand(name)
             reference = fuse_reference(before[name][part], after[name][part], alpha, torch.bfloat16)
             assert np.array_equal(bits_of(found[name][part]), reference), name
+
+
+@pytest.mark.parametrize("settings", [{"alpha_of": SETTING}, {"towards": "zero", "noise": 0.1}, {}], ids=str)
+def test_a_plan_at_another_alpha_is_the_plan_of_that_alpha(tmp_path: Path, settings: dict) -> None:
+    base, sft = make_pair(tmp_path)
+    chosen = a_set(base)
+
+    def plan(alpha: float):
+        return plan_reset(plan_fusion(str(base), str(sft), FusionConfig(alpha, **settings)), chosen, 0.5, "--reset-set")
+
+    assert at_alpha(plan(0.6), 0.3) == plan(0.3) != plan(0.6)
 
 
 def test_the_content_key_covers_it_and_older_keys_stay(tmp_path: Path) -> None:

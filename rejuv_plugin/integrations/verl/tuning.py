@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from ...checkpoint import Plan
+from ...checkpoint import Plan, at_alpha
 from ...config import TuningConfig
 from ...neurons.reset_set import ResetSet
 from ...tune.data import Data
@@ -74,5 +74,5 @@ def search(
 
 def settled(job: Job, plan: Plan, choice: dict[str, Any]) -> tuple[Job, Plan]:
     """Job and plan with the alpha of ``choice``."""
-    fusion = replace(plan.fusion, alpha=choice["alpha"])
-    return replace(job, settings=replace(job.settings, fusion=fusion)), replace(plan, fusion=fusion)
+    plan = at_alpha(plan, choice["alpha"])
+    return replace(job, settings=replace(job.settings, fusion=plan.fusion)), plan
