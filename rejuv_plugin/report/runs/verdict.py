@@ -5,10 +5,11 @@
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from ...monitors.metric import QUANTILES
 from ...monitors.rules import RULES
 from .axes import safe, short
 from .curves import style_of
-from .meaning import QUANTILES, Meanings, base_of, hidden
+from .meaning import Meanings, base_of, hidden
 from .run import Points, Raised, Run
 
 _EDGE = 5
