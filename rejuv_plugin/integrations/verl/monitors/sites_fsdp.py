@@ -15,7 +15,7 @@ from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from .guarded import Guard
-from .sites import Hooks, Layout, ModelShape, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import NOBODY, Hooks, Layout, ModelShape, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 
@@ -50,6 +50,8 @@ class FsdpSites:
         return Layout(counted, counted, tuple(spans))
 
     def watch(self, hooks: Hooks, watched: Watched) -> None:
+        if watched == NOBODY:
+            return
         layers = self._layers()
         for number, layer in enumerate(layers):
             if watched.ranks:
