@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rejuv_plugin.monitors.alarms import Alarms
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
-from rejuv_plugin.monitors.monitor import Metric, Values
+from rejuv_plugin.monitors.metric import Metric
+from rejuv_plugin.monitors.monitor import Values
 
 LAYERS = 6
 

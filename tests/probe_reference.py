@@ -2,12 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the probe-set monitors say, computed the long way: one whole model in float64, one sequence at a time."""
 
+import shutil
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
+from rejuv_plugin.ops.sharpness import CriticalStep, critical_step
 from rejuv_plugin.probe.dialogue import Example
 
 
@@ -81,6 +88,54 @@ def reference(model: Any, sequences: Sequence[Example]) -> tuple[dict[str, float
     return numbers, by_layer
 
 
+def critical(path: Path, before: dict, after: dict, sequences: Sequence[Example]) -> CriticalStep:
+    """Of a whole float64 model on the line from one set of weights by HF name to another.
+
+    Args:
+        path: of its checkpoint.
+        before, after: all weights.
+        sequences: with targets.
+    """
+    model, end = _loaded(path, before), _loaded(path, after)
+    starts = [parameter.clone() for parameter in model.parameters()]
+
+    def loss(step: float) -> float:
+        for parameter, start, stop in zip(model.parameters(), starts, end.parameters(), strict=True):
+            parameter.copy_(start + step * (stop - start))
+        nll, tokens = 0.0, 0
+        for sequence in sequences:
+            before = torch.tensor(sequence.targets) - 1
+            log_p = model(torch.tensor([sequence.ids]), use_cache=False).logits[0].log_softmax(-1)
+            nll -= log_p[before, torch.tensor(sequence.ids)[before + 1]].sum().item()
+            tokens += len(before)
+        return nll / tokens
+
+    with torch.no_grad():
+        return critical_step(loss)
+
+
+def _loaded(path: Path, weights: dict) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path / "config.json", folder)
+        tensors = {name: tensor.double().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, Path(folder, "model.safetensors"), {"format": "pt"})
+        options = {"attn_implementation": "eager", "experts_implementation": "eager", "attention_dropout": 0.0}
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, **options).train(False)
+
+
+def assert_critical(found: Sequence[tuple], path: Path, sequences: Sequence[Example], rate: float) -> CriticalStep:
+    """``found``: by rank, what `probe_on_rank.sharpness` gave; its weights are of every rank's the same."""
+    numbers, (before, after, later) = found[0]
+    assert all(torch.equal(tensor, later[name]) for name, tensor in after.items())
+    expected = critical(path, before, after, sequences)
+    assert expected.found
+    assert numbers == {
+        "probe/critical_step": pytest.approx(expected.step, rel=1e-9),
+        "probe/critical_sharpness": pytest.approx(2 / (rate * expected.step), rel=1e-9),
+    }
+    return expected
+
+
 def _reader(mlp: Any) -> Any:
     return mlp.experts if hasattr(mlp, "experts") else mlp.down_proj
 
@@ -134,5 +189,6 @@ def assert_same_training(alone: list[dict], probed: list[dict]) -> None:
         assert torch.equal(a["random"], b["random"])
         assert a["weights"].keys() == b["weights"].keys()
         assert all(torch.equal(tensor, b["weights"][name]) for name, tensor in a["weights"].items())
+        assert {"probe/nll", "probe/critical_step"} <= b["numbers"]
     norms = next(a["norms"] for a in alone if a["norms"][0] is not None)
     assert len(set(norms)) == len(norms)

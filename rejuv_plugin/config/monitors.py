@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 from .checks import whole
 
+_ON_PROBE_SET = ("probe", "neurons", "ranks", "attention", "sharpness")
+
 
 @dataclass(frozen=True)
 class MonitorProbeConfig:
@@ -64,6 +66,10 @@ class MonitorsConfig:
     attention: bool = True
     """Attention entropy of a few queries on the probe set."""
 
+    sharpness: bool = False
+    """Critical sharpness of the probe set's loss along the update of a step: 8 to 17 passes over the probe set, and
+    copies of the weights on the host."""
+
     alarms: bool = True
     """Rules over these metrics: one line on the console, a metric of 0 or 1, an entry in ``alarms.jsonl``."""
 
@@ -81,7 +87,7 @@ class MonitorsConfig:
     @property
     def on_probe_set(self) -> tuple[str, ...]:
         """Switches that are on of monitors that look at the probe set."""
-        return tuple(name for name in ("probe", "neurons", "ranks", "attention") if getattr(self, name))
+        return tuple(name for name in _ON_PROBE_SET if getattr(self, name))
 
     def __post_init__(self) -> None:
         whole(self, "sample")

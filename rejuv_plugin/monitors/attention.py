@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..ops.attention import attention_entropy
-from .monitor import Metric, Sums, Values
+from .metric import Metric
+from .monitor import Sums, Values
 from .probed import Look, ProbeSetMonitor
 
 QUERIES = 4

@@ -6,17 +6,16 @@ from . import groups
 from .attention import AttentionMonitor
 from .gradients import GradientsMonitor
 from .likelihood import LikelihoodMonitor
-from .monitor import Metric
+from .metric import ACTOR, TRAINER, Metric
 from .neurons import NeuronMonitor
 from .representation import RankMonitor
+from .sharpness import SharpnessMonitor
 from .tokens import TokensMonitor
 from .weights import WeightsMonitor
 
-ACTOR, TRAINER = "actor/plasticity/", "training/plasticity/"
-
 _WORKERS = (
     *(TokensMonitor, GradientsMonitor, WeightsMonitor),
-    *(LikelihoodMonitor, NeuronMonitor, RankMonitor, AttentionMonitor),
+    *(LikelihoodMonitor, NeuronMonitor, RankMonitor, AttentionMonitor, SharpnessMonitor),
 )
 ENTROPY_DROP = Metric(
     "entropy_drop",

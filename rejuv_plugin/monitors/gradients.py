@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checkpoint.compatible import EMBEDDINGS, HEADS
 from .layers import is_beside, within_layer
-from .monitor import Metric, Monitor, Sums, Values
+from .metric import Metric
+from .monitor import Monitor, Sums, Values
 
 ATTENTION, MLP, REST = range(3)
 """Parts of a decoder layer; its norms are the rest."""

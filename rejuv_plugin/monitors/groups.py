@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .monitor import Metric
+from .metric import Metric
 
 _COST = "one look at the batch's scores"
 _SOURCE = "arXiv 2606.18487: p*(g) = 1 - 2^(-1/g)"

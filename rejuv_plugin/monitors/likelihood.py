@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .monitor import Metric, Sums, Values
+from .metric import Metric
+from .monitor import Sums, Values
 from .probed import Look, ProbeSetMonitor
 
 _REDUCTION = "mean over the response tokens of the probe set"

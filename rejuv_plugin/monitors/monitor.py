@@ -11,29 +11,11 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from .metric import QUANTILES, Metric
+
 Sums = dict[str, Tensor]
 """Float64 tensors by name, to be added up over all ranks of the engine. Every rank has the same names and shapes at
 every step; what only one rank knows, or replicas know too, is zero on all others."""
-
-QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of the README's table."""
-
-    name: str
-    """Below ``actor/plasticity/`` or ``training/plasticity/``. Never with ``max`` or ``min`` in it: verl's
-    ``reduce_metrics`` would take that extreme of a list in place of its mean."""
-    meaning: str
-    unit: str
-    """And the range: ``nats, >= 0``."""
-    healthy: str
-    """What to expect of a policy that learns; `no threshold is known` where that is so."""
-    cost: str
-    reduction: str
-    """Over what, and how: ``mean over response tokens``."""
-    source: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .monitor import Metric, Sums, Values
+from .metric import Metric
+from .monitor import Sums, Values
 from .probed import Look, ProbeSetMonitor
 
 _QUANTILES = {"p01": 0.01, "p05": 0.05, "p50": 0.5}

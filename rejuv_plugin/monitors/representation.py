@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..ops.spectrum import effective_rank, singular_values, stable_rank, threshold_rank
-from .monitor import Metric, Sums, Values
+from .metric import Metric
+from .monitor import Sums, Values
 from .probed import Look, ProbeSetMonitor
 
 _RANKS = {

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .monitor import Metric, Monitor, Sums, Values
+from .metric import Metric
+from .monitor import Monitor, Sums, Values
 
 _REDUCTION = "mean over the response tokens of the step's first mini-batch, of all ranks"
 _COST = (

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .layers import within_layer
-from .monitor import Metric, Monitor, Sums, Values
+from .metric import Metric
+from .monitor import Monitor, Sums, Values
 from .places import RUN, places
 
 _PAIRS = ("update", "drift_start", "drift_base")

@@ -7,10 +7,12 @@ from pathlib import Path
 import architectures
 import probe_reference
 import pytest
+import torch
 from rank_server import Server
 
 VOCABULARY = architectures.SIZES["vocab_size"]
 EXAMPLES = probe_reference.examples(VOCABULARY)
+OFFLOADED = {"param_offload": True, "optimizer_offload": True}
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,12 @@ def look_without_neurons(path: Path) -> tuple[dict, dict]:
     return look(path, "fsdp2", {}, {}, neurons=False)
 
 
-def train(path: Path, strategy: str, probed: bool) -> dict:
+def train(path: Path, strategy: str, config: dict, probed: bool) -> dict:
     import probe_on_rank
 
     from fsdp_cpu import engines
 
-    engine = engines.build(path, strategy, lr=1e-3, param_offload=True, optimizer_offload=True)
+    engine = engines.build(path, strategy, lr=1e-3, **OFFLOADED, **config)
     engine.initialize()
     return probe_on_rank.trained(engine, EXAMPLES, probed, engines.exported)
 
@@ -73,8 +75,8 @@ def look_with_a_hook_that_fails(path: Path) -> tuple[dict[str, str], int]:
         ("llama-biases", "fsdp", 1, {}, {}),
         ("llama-biases", "fsdp2", 2, {"enable_gradient_checkpointing": False}, {}),
         ("llama-biases", "fsdp", 4, {"use_remove_padding": True}, {"fsdp_size": 2}),
-        ("mistral", "fsdp2", 4, {}, {"param_offload": True, "optimizer_offload": True}),
-        ("mistral", "fsdp", 2, {"use_remove_padding": True}, {"param_offload": True, "optimizer_offload": True}),
+        ("mistral", "fsdp2", 4, {}, OFFLOADED),
+        ("mistral", "fsdp", 2, {"use_remove_padding": True}, OFFLOADED),
         ("gemma2", "fsdp2", 1, {}, {}),
         ("mistral", "fsdp2", 1, {"lora_rank": 4, "target_modules": "all-linear"}, {}),
         ("qwen3-moe", "fsdp2", 2, {}, {}),
@@ -96,10 +98,12 @@ def test_without_neurons_nothing_is_differentiated(server: Server, models: dict)
     probe_reference.assert_equal(server.run(look_without_neurons, 2, path)[1], (numbers, left), 1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
-def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, strategy: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "config"), [("fsdp", {}), ("fsdp", {"use_orig_params": True}), ("fsdp2", {})], ids=str
+)
+def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, strategy: str, config: dict) -> None:
     path, _ = models["mistral"]
-    alone, probed = (server.run(train, 2, path, strategy, probed) for probed in (False, True))
+    alone, probed = (server.run(train, 2, path, strategy, config, probed, seconds=300) for probed in (False, True))
     probe_reference.assert_same_training(alone, probed)
 
 
@@ -108,3 +112,102 @@ def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: di
     for outcome, calls in server.run(look_with_a_hook_that_fails, 1, path):
         assert outcome == {"probe": "", "neurons": "", "ranks": "", "attention": "ArithmeticError('in a hook')"}
         assert calls == 1
+
+
+def step(path: Path, strategy: str, updates: int, model: dict, config: dict) -> tuple:
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+
+    engine = engines.build(path, strategy, lr=1e-3, model=model, **config)
+    engine.initialize()
+    return probe_on_rank.sharpness(engine, EXAMPLES, updates, engines.exported)
+
+
+@pytest.mark.parametrize(
+    ("variant", "strategy", "world", "updates", "model", "config"),
+    [
+        ("llama-biases", "fsdp", 1, 1, {}, {}),
+        ("llama-biases", "fsdp2", 1, 2, {}, OFFLOADED),
+        ("mistral", "fsdp", 2, 2, {"use_remove_padding": True}, {"use_orig_params": True}),
+        ("mistral", "fsdp2", 2, 1, {}, {"reshard_after_forward": False}),
+        ("llama-biases", "fsdp", 4, 1, {}, {"fsdp_size": 2} | OFFLOADED),
+        ("qwen3-moe", "fsdp2", 4, 1, {}, {}),
+    ],
+    ids=str,
+)
+def test_sharpness_is_that_of_one_whole_model(
+    server: Server, models: dict, variant: str, strategy: str, world: int, updates: int, model: dict, config: dict
+) -> None:
+    path, _ = models[variant]
+    found = server.run(step, world, path, strategy, updates, model, config)
+    probe_reference.assert_critical(found, path, EXAMPLES, rate=1e-3)
+
+
+def steps_of_a_hub(path: Path, strategy: str, every: int, fails: str = "") -> list[tuple]:
+    """Of four steps: metrics, what failed, how often weights were copied; and the weights in the end. At the third
+    point of the first line the last rank fails to ``write``, or all do in the middle of the ``forward``."""
+    from functools import partial
+
+    import probe_on_rank
+    import torch.distributed as dist
+
+    from fsdp_cpu import engines
+    from rejuv_plugin.config import MonitorProbeConfig, MonitorsConfig
+    from rejuv_plugin.integrations.verl.monitors import sharpness
+    from rejuv_plugin.integrations.verl.monitors.hub import Hub
+    from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
+
+    copied, points, hooks, copies, go = [], [], [], sharpness.copies, sharpness.Line.go
+
+    def fail(*_: object) -> None:
+        for hook in hooks:
+            hook.remove()
+        raise ArithmeticError("on the way")
+
+    def going(line: sharpness.Line, step: float) -> None:
+        points.append(step)
+        if len(points) == 3 and fails == "write" and dist.get_rank() == dist.get_world_size() - 1:
+            fail()
+        if len(points) == 3 and fails == "forward":
+            second = [module for name, module in engine.module.named_modules() if name.endswith(".mlp")][1]
+            hooks.append(second.register_forward_pre_hook(fail))
+        go(line, step)
+
+    sharpness.copies = lambda engine: copied.append(1) or copies(engine)
+    sharpness.Line.go = going
+    engine = engines.build(path, strategy, lr=1e-3)
+    engine.initialize()
+    off = dict.fromkeys(("neurons", "ranks", "attention"), False)
+    config = MonitorsConfig(sharpness=True, probe_set=MonitorProbeConfig(every=every), **off)
+    hub = Hub({config.on_probe_set: partial(probe_monitors, engine, EXAMPLES, config)}, "cpu")
+    found: list = []
+    for number in range(1, 5):
+        copied.clear()
+        probe_on_rank.update(engine, EXAMPLES)
+        report = hub.report(number)
+        found.append((sorted(report.values.numbers), report.failed, len(copied)))
+    return [*found, engines.exported(engine)]
+
+
+NLL, CRITICAL = ["probe/entropy", "probe/nll"], ["probe/critical_sharpness", "probe/critical_step"]
+
+
+def test_weights_are_kept_for_steps_that_are_looked_at(server: Server, models: dict) -> None:
+    *found, _ = server.run(steps_of_a_hub, 1, models["mistral"][0], "fsdp2", 3)[0]
+    # A process does not know the number of its first step.
+    assert found == [(CRITICAL + NLL, {}, 1), ([], {}, 0), (CRITICAL + NLL, {}, 1), ([], {}, 0)]
+
+
+@pytest.mark.parametrize(("strategy", "fails"), [("fsdp2", "write"), ("fsdp2", "forward"), ("fsdp", "forward")])
+def test_sharpness_that_fails_puts_weights_back_and_is_off(
+    server: Server, models: dict, strategy: str, fails: str
+) -> None:
+    path, _ = models["mistral"]
+    (*fine, untouched), _ = server.run(steps_of_a_hub, 2, path, strategy, 9, seconds=300)
+    assert [numbers for numbers, _, _ in fine] == [CRITICAL + NLL, [], [], []]
+    reason = {"sharpness": f"rank {int(fails == 'write')}: ArithmeticError: on the way"}
+    for rank, (*found, weights) in enumerate(server.run(steps_of_a_hub, 2, path, strategy, 2, fails, seconds=300)):
+        said = NLL if rank == 0 else []
+        assert found == [(said, reason, 1), (said, {}, 0), ([], {}, 0), (said, {}, 0)]
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in untouched.items())

@@ -36,9 +36,8 @@ def look(path: Path, topology: Topology, transformer: dict) -> tuple[dict, dict]
 
     from megatron_cpu import engines
 
-    engine = engines.build(path, topology, transformer=transformer)
-    # Past verl's check, which lets half precision pass only: that would hide what is counted twice or not at all.
-    object.__setattr__(engine.engine_config, "dtype", "float32")
+    # Half precision would hide what is counted twice or not at all.
+    engine = engines.build(path, topology, transformer=transformer, dtype="float32")
     engine.initialize()
     return probe_on_rank.measured(engine, EXAMPLES)
 
@@ -57,9 +56,12 @@ def train(path: Path, topology: Topology, probed: bool) -> dict:
     ("name", "topology", "transformer"),
     [
         ("qwen2", Topology(), {}),
+        ("qwen2", Topology(tp=2), {}),
+        ("qwen2", Topology(pp=2), {}),
         ("qwen2", Topology(tp=2, pp=2), RECOMPUTED),
         ("qwen2", Topology(pp=2, vpp=2, packed=False), {}),
         ("qwen2", Topology(tp=2, dp=2, packed=False), {"sequence_parallel": False}),
+        ("qwen3_moe", Topology(ep=2), {}),
         ("qwen3_moe", Topology(tp=2, ep=2, etp=1), RECOMPUTED),
         ("qwen3_moe", Topology(ep=2, pp=2), BALANCED),
     ],
@@ -76,5 +78,66 @@ def test_what_one_whole_model_says(
 def test_training_goes_on_as_if_nobody_had_looked(server: Server, saved: dict) -> None:
     path, _ = saved["qwen3_moe"]
     topology = Topology(tp=2, ep=2, etp=1)
-    alone, probed = (server.run(train, topology.world, path, topology, probed) for probed in (False, True))
+    alone, probed = (server.run(train, topology.world, path, topology, probed, seconds=300) for probed in (False, True))
     probe_reference.assert_same_training(alone, probed)
+
+
+def step(path: Path, topology: Topology, updates: int) -> tuple:
+    import probe_on_rank
+
+    from megatron_cpu import engines
+
+    engine = engines.build(path, topology, dtype="float32")
+    engine.initialize()
+    return probe_on_rank.sharpness(engine, EXAMPLES, updates, engines.exported)
+
+
+@pytest.mark.parametrize(
+    ("name", "topology", "updates"),
+    [
+        ("qwen2", Topology(tp=2, pp=2), 1),
+        ("qwen2", Topology(dp=2), 2),
+        ("qwen3_moe", Topology(tp=2, ep=2, etp=1), 1),
+    ],
+    ids=str,
+)
+def test_sharpness_is_that_of_one_whole_model(
+    server: Server, saved: dict, name: str, topology: Topology, updates: int
+) -> None:
+    path, _ = saved[name]
+    found = server.run(step, topology.world, path, topology, updates)
+    probe_reference.assert_critical(found, path, EXAMPLES, rate=1e-2)
+
+
+def ends_of_a_line(path: Path, topology: Topology) -> tuple[list[dict], list[dict]]:
+    """Whole weights in 16 bits: before a step, after it; and at 0 and 1 on the line, and put back."""
+    import probe_on_rank
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.monitors.line import Line, copies
+    from rejuv_plugin.integrations.verl.monitors.weight_shards import renew
+
+    engine = engines.build(path, topology)
+    engine.initialize()
+    before, were = copies(engine), [engines.exported(engine)]
+    probe_on_rank.update(engine, EXAMPLES)
+    were.append(engines.exported(engine))
+    line, seen = Line(engine, before), []
+    for move in (lambda: line.go(0), lambda: line.go(1), lambda: line.go(0.5), line.back):
+        with torch.no_grad():
+            move()
+            renew(engine)
+        seen.append(engines.exported(engine))
+    return were, seen
+
+
+def test_a_line_in_16_bits_has_the_ends_that_training_had(server: Server, saved: dict) -> None:
+    topology = Topology(dp=2)
+    for (before, after), (start, end, middle, back) in server.run(ends_of_a_line, 2, saved["qwen3_moe"][0], topology):
+        for name, tensor in after.items():
+            assert torch.equal(before[name], start[name])
+            assert torch.equal(tensor, end[name])
+            assert torch.equal(tensor, back[name])
+        moved = [name for name, tensor in after.items() if not torch.equal(before[name], tensor)]
+        assert moved
+        assert any(not torch.equal(middle[name], after[name]) for name in moved)

@@ -8,7 +8,7 @@ import pytest
 
 import rejuv_plugin
 from rejuv_plugin.monitors.catalogue import CATALOGUE
-from rejuv_plugin.monitors.monitor import QUANTILES
+from rejuv_plugin.monitors.metric import QUANTILES
 from rejuv_plugin.monitors.rules import RULES
 
 README = Path(rejuv_plugin.__file__).parents[1] / "README.md"

@@ -7,7 +7,8 @@ from math import inf, nan
 import pytest
 import torch
 
-from rejuv_plugin.ops.sharpness import critical_step
+from rejuv_plugin.monitors.sharpness import SharpnessMonitor
+from rejuv_plugin.ops.sharpness import CriticalStep, critical_step
 
 _WIDTH = 2.0**-5  # of the bracket after five bisections, over its lower end
 
@@ -91,3 +92,33 @@ def test_of_no_step_at_all():
 def test_nothing_to_compare_with(before):
     with pytest.raises(ValueError, match="loss before the update: expected a finite number"):
         critical_step(lambda step: before)
+
+
+class _Said(SharpnessMonitor):
+    """Tells what it is given."""
+
+    def __init__(self, found, rate):
+        super().__init__()
+        self._tells = found, rate
+
+    def sums(self):
+        return self.told(*self._tells)
+
+
+@pytest.mark.parametrize(
+    ("found", "numbers"),
+    [
+        (CriticalStep(3.0, 5.0, 9), {"critical_step": 4.0, "critical_sharpness": 500.0}),
+        (CriticalStep(1024.0, inf, 12), {"critical_step": 1024.0, "critical_sharpness": 2 / 1.024}),
+        # Uphill: no sharpness is a number.
+        (CriticalStep(0.0, 2.0**-10, 12), {"critical_step": 0.0}),
+        (None, {}),
+    ],
+    ids=str,
+)
+def test_what_the_monitor_makes_of_it(found, numbers):
+    monitor = _Said(found, 1e-3)
+    # The other ranks have nothing to add.
+    sums = {name: told + _Said(None, 0.0).sums()[name] for name, told in monitor.sums().items()}
+    assert monitor.values(sums).flat() == pytest.approx({f"probe/{name}": value for name, value in numbers.items()})
+    assert set(monitor.values(sums).numbers) <= {metric.name for metric in SharpnessMonitor.catalogue}

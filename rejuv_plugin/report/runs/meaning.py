@@ -4,17 +4,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...monitors.alarms import METRIC
+from ...monitors.metric import ACTOR, TRAINER, Metric
 
-if TYPE_CHECKING:
-    from ...monitors.monitor import Metric
-
-OURS = ("actor/plasticity/", "training/plasticity/")
+OURS = (ACTOR, TRAINER)
 """Prefixes of the monitors' metrics."""
-QUANTILES = ("q05", "q50", "q95")
-"""Of a layered metric, over its layers: ``<name>_layers/q05``."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ _VERL = {
 class Meanings:
     """Looks names up."""
 
-    def __init__(self, catalogue: Sequence["Metric"]) -> None:
+    def __init__(self, catalogue: Sequence[Metric]) -> None:
         self._ours = {
             row.name: Meaning(row.meaning, row.unit, row.healthy, row.reduction, row.source) for row in catalogue
         }

@@ -5,11 +5,12 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from ...monitors.metric import QUANTILES
 from ...monitors.rules import RULES
 from ..page.plot import Points, style_of
 from ..page.table import table
 from ..page.text import counted, safe, short
-from .meaning import QUANTILES, Meanings, base_of, hidden
+from .meaning import Meanings, base_of, hidden
 from .run import Raised, Run
 
 _EDGE = 5

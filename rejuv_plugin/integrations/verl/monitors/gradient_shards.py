@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
-from .engine import is_megatron
+from .engine import distributed_optimizers, is_megatron
 
 Gradients = Iterator[tuple[str, Tensor]]
 _MCORE_LAYER = re.compile(r"(.*\bdecoder\.layers\.)(\d+)(\..*)")
@@ -79,14 +79,7 @@ def _of_megatron(engine: Any) -> Gradients:
             "leave it at 1, or set rejuvenation.monitors.gradients=false",
         )
     names = _mcore_names(engine)
-    for optimizer in getattr(engine.optimizer, "chained_optimizers", [engine.optimizer]):
-        if not hasattr(optimizer, "_get_model_param_range_map"):
-            raise InputError(
-                "actor_rollout_ref.actor.megatron.use_distributed_optimizer",
-                "true for the monitor of gradients",
-                f"an optimizer that is not distributed ({type(optimizer).__name__})",
-                "set it to true, or rejuvenation.monitors.gradients=false",
-            )
+    for optimizer in distributed_optimizers(engine, "gradients"):
         kinds = ("model_float16_groups", "model_fp32_groups")
         groups = [group for kind in kinds for group in getattr(optimizer, kind, ())]
         for parameter in (parameter for group in groups for parameter in group):

@@ -3,14 +3,12 @@
 """One pass of the policy over the probe set, that all probe-set monitors look at."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 from verl.utils.device import get_device_id
-from verl.workers.utils.losses import sft_loss
 
 from ....config import MonitorsConfig
 from ....monitors.attention import AttentionMonitor
@@ -22,14 +20,14 @@ from ....monitors.representation import RankMonitor
 from ....probe.dialogue import Example
 from .engine import is_megatron
 from .guarded import Guard
-from .probe_batch import batch_of
-from .sites import Hooks, Sites, Watched
-from .unchanged import unchanged
+from .probe_run import ProbeRun, of_responses
+from .sharpness import OfEngine
+from .sites import Sites, Watched
 
 
 def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsConfig) -> list[Monitor]:
     """The probe-set monitors that are on. They share a pass: the first one that is asked for its sums runs it, on all
-    ranks; each of the others hands out what it saw of it, once.
+    ranks; each of the others hands out what it saw of it, once. But `sharpness`, which comes last, runs its own.
 
     Args:
         engine: verl's, FSDP1, FSDP2 or Megatron, initialised, with an optimizer.
@@ -38,7 +36,8 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
     """
     sites = _sites(engine)
     shape, device = sites.shape, torch.device(get_device_id())
-    probe = ProbePass(engine, examples, sites, device)
+    run = ProbeRun(engine, sites, examples, device)
+    probe = ProbePass(run)
     every = config.probe_set.every
     if config.probe:
         probe.add(LikelihoodMonitor(device, probe.look, every))
@@ -48,7 +47,7 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
         probe.add(RankMonitor(shape.layers, shape.hidden, device, probe.look, every))
     if config.attention:
         probe.add(AttentionMonitor(shape.layers, device, probe.look, every))
-    return list(probe.monitors.values())
+    return [*probe.monitors.values(), *([OfEngine(run, every)] if config.sharpness else [])]
 
 
 def _sites(engine: Any) -> Sites:
@@ -63,15 +62,11 @@ def _sites(engine: Any) -> Sites:
 
 class ProbePass:
     """Args:
-    engine: whose policy.
-    examples: of the probe set.
-    sites: of the engine.
-    device: of the engine.
+    run: the probe set through the engine.
     """
 
-    def __init__(self, engine: Any, examples: Sequence[Example], sites: Sites, device: torch.device) -> None:
-        self._engine, self._sites, self._device = engine, sites, device
-        self._examples = examples
+    def __init__(self, run: ProbeRun) -> None:
+        self._probe = run
         self._guards: dict[str, Guard] = {}
         self._unserved: set[str] = set()
         self._pass = Guard()
@@ -101,35 +96,21 @@ class ProbePass:
             self._forward_backward()
 
     def _forward_backward(self) -> None:
-        """Of the mean NLL of the response tokens, by verl's own engine and loss; the gradients are thrown away as verl
-        does at the end of training. Without `neurons` nobody needs gradients."""
-        engine, sites = self._engine, self._sites
+        """The gradients are thrown away as verl does at the end of training. Without `neurons` nobody needs any."""
+        engine = self._probe.engine
         backward = "neurons" in self.monitors
-        options = sites.options | {"calculate_entropy": "probe" in self.monitors}
-        rank, ranks = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
-        data, marks = batch_of(self._examples, rank, ranks, sites.multiple, options)
-        mode = engine.train_mode if backward else engine.eval_mode
-        with mode(), unchanged(sites.modules, self._device), ExitStack() as stack:
-            layouts = sites.layouts([micro.to(get_device_id()) for micro in marks])
-            sites.watch(Hooks(layouts, stack), Watched(*map(self._watched, ("neurons", "ranks", "attention"))))
-            if backward:
-                engine.optimizer_zero_grad()
-                engine.forward_backward_batch(data, self._loss, forward_only=False)
-            else:
-                engine.infer_batch(data, loss_function=self._loss)
+        watched = Watched(*map(self._watched, ("neurons", "ranks", "attention")))
+        with engine.train_mode() if backward else engine.eval_mode():
+            self._probe.run(self._outputs, watched, entropies="probe" in self.monitors, backward=backward)
 
     def _watched(self, name: str) -> Any:
         return (self.monitors[name], self._guards[name]) if name in self.monitors else None
 
-    def _loss(self, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None) -> Any:
+    def _outputs(self, model_output: dict[str, Tensor], data: TensorDict) -> None:
         monitor = self.monitors.get("probe")
-        if isinstance(monitor, LikelihoodMonitor) and self._engine.is_mp_src_rank_with_outputs():
+        if isinstance(monitor, LikelihoodMonitor):
             self._guards["probe"](_see)(monitor, model_output, data)
-        return sft_loss(None, model_output, data, dp_group)
 
 
 def _see(monitor: LikelihoodMonitor, model_output: dict[str, Tensor], data: TensorDict) -> None:
-    # What is at a position is about the next token.
-    said = torch.roll(data["loss_mask"].values(), -1).bool()
-    log_probs, entropies = (model_output[name].detach().values()[said] for name in ("log_probs", "entropy"))
-    monitor.saw(log_probs, entropies)
+    monitor.saw(*(of_responses(model_output[name], data) for name in ("log_probs", "entropy")))

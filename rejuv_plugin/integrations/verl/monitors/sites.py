@@ -49,6 +49,9 @@ class Watched:
     attention: tuple[AttentionMonitor, Guard] | None
 
 
+NOBODY = Watched(None, None, None)
+
+
 class Sites(Protocol):
     """Where to look in an engine's model."""
 

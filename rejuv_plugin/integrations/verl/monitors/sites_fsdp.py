@@ -16,7 +16,7 @@ from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....probe.decoder import ModelShape, decoder_layers
 from .guarded import Guard
-from .sites import Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import NOBODY, Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 
@@ -51,6 +51,8 @@ class FsdpSites:
         return Layout(counted, counted, tuple(spans))
 
     def watch(self, hooks: Hooks, watched: Watched) -> None:
+        if watched == NOBODY:
+            return
         layers = decoder_layers(self._engine.module, self.shape.layers, _KEY, "turn off neurons, ranks and attention")
         for number, layer in enumerate(layers):
             if watched.ranks:

@@ -17,8 +17,9 @@ from ....checkpoint.source import locate
 from ....errors import InputError
 from ....monitors import groups
 from ....monitors.alarms import Alarms
-from ....monitors.catalogue import ACTOR, ENTROPY_DROP, TRAINER
+from ....monitors.catalogue import ENTROPY_DROP
 from ....monitors.history import ALARMS, PLASTICITY, History, step_record
+from ....monitors.metric import ACTOR, TRAINER
 from ....monitors.monitor import Values, is_due
 from ....probe.dialogue import Example
 from ..job import Job
