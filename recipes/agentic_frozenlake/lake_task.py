@@ -1,0 +1,102 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The lakes, who may see which, and the games that models are trained on.
+
+Lakes are split by a stable hash of the map itself, so no lake is in two splits, whatever the seed:
+
+    eval_in   lakes that nobody trains on                 sft   demonstrations
+    eval_out  more holes than any lake trained on         rl    RL, and the base's games
+"""
+
+import random
+from collections.abc import Iterator
+from functools import cache
+
+from gymnasium.envs.toy_text.frozen_lake import generate_random_map
+from lake_game import MOVES, SEPARATOR, best_moves, opening, steps_of, view
+from lake_settings import LakeSettings
+from nav_task import stable_unit
+from nav_tokenizer import chat_ids
+from transformers import PreTrainedTokenizerBase
+
+# What is shown and what is answered, turn by turn.
+Turns = list[tuple[str, str]]
+
+
+@cache
+def split_lakes(settings: LakeSettings) -> dict[str, tuple[str, ...]]:
+    """gymnasium's first random maps that are all different, by split, each in the order of its hash."""
+    splits: dict[str, list[str]] = {"eval_in": [], "eval_out": [], "sft": [], "rl": []}
+    found: set[str] = set()
+    for seed in range(settings.lakes):
+        lake = SEPARATOR.join(generate_random_map(settings.size, settings.frozen, seed))
+        if lake in found:
+            continue
+        found.add(lake)
+        holes, unit, share = lake.count("H"), stable_unit(lake), settings.share_eval
+        if settings.out_holes[0] <= holes <= settings.out_holes[1]:
+            splits["eval_out"].append(lake)
+        elif settings.in_holes[0] <= holes <= settings.in_holes[1]:
+            name = "eval_in" if unit < share else "sft" if unit < share + settings.share_sft else "rl"
+            splits[name].append(lake)
+    needed = {"eval_in": settings.eval_in, "eval_out": settings.eval_out, "sft": settings.sft_games}
+    for name, count in (needed | {"rl": settings.train_prompts}).items():
+        if len(splits[name]) < count:
+            raise ValueError(f"split {name} has {len(splits[name])} lakes, the settings ask for {count}")
+    return {name: tuple(sorted(lakes, key=stable_unit)) for name, lakes in splits.items()}
+
+
+def play(lake: str, quality: float, turns: int, rng: random.Random) -> Turns:
+    """A game: each move is a best one with probability ``quality``, else any of the four."""
+    state, over, game = 0, False, []
+    while not over and len(game) < turns:
+        best = best_moves(lake)[state] if rng.random() < quality else ""
+        move = rng.choice(best or MOVES)
+        game.append((view(lake, state) if game else opening(lake), move))
+        state, _, over = steps_of(lake)[state][MOVES.index(move)]
+    return game
+
+
+def base_games(settings: LakeSettings, seed: int) -> Iterator[Turns]:
+    """Endless games of mixed quality, on the lakes of RL."""
+    rng, pool = random.Random(f"base-{seed}"), split_lakes(settings)["rl"]
+    while True:
+        yield play(rng.choice(pool), settings.base_quality, settings.turns, rng)
+
+
+def demonstrations(settings: LakeSettings, seed: int) -> list[Turns]:
+    """The SFT set: one game without a mistake for each of a few lakes."""
+    rng = random.Random(f"sft-{seed}")
+    return [play(lake, 1.0, settings.turns, rng) for lake in rng.sample(split_lakes(settings)["sft"], settings.sft_games)]
+
+
+def rl_lakes(settings: LakeSettings, seed: int) -> list[str]:
+    """The lakes of RL, without repetition."""
+    return random.Random(f"rl-{seed}").sample(split_lakes(settings)["rl"], settings.train_prompts)
+
+
+def eval_lakes(settings: LakeSettings) -> dict[str, list[str]]:
+    """Held-out lakes by verl data source: the same for every seed and every arm."""
+    splits = split_lakes(settings)
+    return {"lake_in": list(splits["eval_in"][: settings.eval_in]), "lake_out": list(splits["eval_out"][: settings.eval_out])}
+
+
+def shown_ids(tokenizer: PreTrainedTokenizerBase, shown: str, first: bool) -> list[int]:
+    """Token ids of what the environment says, ready to be answered; after an answer a newline ends that message first."""
+    return [*([] if first else tokenizer.encode("\n")), *chat_ids(tokenizer, shown)]
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, move: str) -> list[int]:
+    """Token ids of an answer."""
+    return [*tokenizer.encode(move), tokenizer.eos_token_id]
+
+
+def decisions(tokenizer: PreTrainedTokenizerBase, game: Turns) -> list[tuple[list[int], int]]:
+    """For each turn all token ids up to the end of its answer, and how many of them are not that answer."""
+    ids: list[int] = []
+    found = []
+    for index, (shown, move) in enumerate(game):
+        ids = ids + shown_ids(tokenizer, shown, first=index == 0)
+        before, ids = len(ids), ids + answer_ids(tokenizer, move)
+        found.append((ids, before))
+    return found

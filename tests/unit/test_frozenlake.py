@@ -1,0 +1,196 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The FrozenLake recipe: its games against gymnasium itself, splits, tokens against verl's, the plain loop."""
+
+import random
+import sys
+from dataclasses import replace
+from itertools import combinations, product
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from gymnasium.envs.toy_text.frozen_lake import MAPS, generate_random_map
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+sys.path[:0] = [str(RECIPES / name) for name in ("quickstart", "reset_study", "agentic_frozenlake")]
+
+import lake_task  # noqa: E402
+import plain  # noqa: E402
+from grpo import policy_loss  # noqa: E402
+from lake_game import MOVES, Game, best_moves, opening, view  # noqa: E402
+from lake_settings import LakeSettings  # noqa: E402
+from make_models import build_model  # noqa: E402
+from nav_tokenizer import build_tokenizer  # noqa: E402
+
+SETTINGS = LakeSettings()
+KNOWN = "/".join(MAPS["4x4"])
+
+
+def gymnasium_alone(lake: str, turns: int) -> gymnasium.Env:
+    """The environment as its documentation makes it."""
+    env = gymnasium.make("FrozenLake-v1", desc=lake.split("/"), is_slippery=False, max_episode_steps=turns)
+    env.reset(seed=1)
+    return env
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_game_is_gymnasium(seed: int) -> None:
+    lake, rng = "/".join(generate_random_map(4, 0.7, seed)), random.Random(seed)
+    for _ in range(20):
+        game, env, total = Game(lake, 8), gymnasium_alone(lake, 8), 0.0
+        assert game.shown == opening(lake)
+        while not game.over:
+            move = rng.choice("ddrrul")
+            state, reward, terminated, truncated, _ = env.step(
+                {"l": 0, "d": 1, "r": 2, "u": 3}[move],
+            )
+            game.answer(move)
+            total += reward
+            assert game.over == (terminated or truncated)
+            assert game.reward == total
+            assert game.shown == view(lake, state)
+    assert game.turns <= 8
+
+
+def test_what_is_shown_by_hand() -> None:
+    # SFFF    from row 1, column 2: holes left and right.
+    # FHFH
+    # FFFH
+    # HFFG
+    assert view(KNOWN, 6) == "12HFHF"
+    assert view(KNOWN, 0) == "00#FF#"
+    assert view(KNOWN, 14) == "32F#GF"
+    assert opening(KNOWN) == "SFFF\nFHFH\nFFFH\nHFFG\n00#FF#"
+
+
+def test_goal_hole_time_limit_and_nonsense() -> None:
+    for answers, reward in (("ddrdrr", 1.0), ("dr", 0.0), ("llllllll", 0.0)):
+        game = Game(KNOWN, 8)
+        for move in answers:
+            assert not game.over
+            game.answer(move)
+        assert (game.over, game.reward, game.turns) == (True, reward, len(answers))
+    for nonsense in ("", "x", "dd", "D", " d"):
+        game = Game(KNOWN, 8)
+        game.answer(nonsense)
+        assert (game.over, game.reward) == (True, 0.0), nonsense
+
+
+def test_best_moves_are_on_a_shortest_way() -> None:
+    def shortest(lake: str, state: int) -> int:
+        """By trying all ways, with gymnasium's table."""
+        table, reached, count = gymnasium_alone(lake, 1).unwrapped.P, {state}, 0
+        while 15 not in reached:
+            reached = {table[s][a][0][1] for s, a in product(reached, range(4)) if lake.replace("/", "")[s] != "H"}
+            count += 1
+        return count
+
+    for seed in range(5):
+        lake = "/".join(generate_random_map(4, 0.7, seed))
+        env = gymnasium_alone(lake, 1)
+        for state, moves in enumerate(best_moves(lake)):
+            for move in moves:
+                assert shortest(lake, env.unwrapped.P[state][MOVES.index(move)][0][1]) == shortest(lake, state) - 1
+        assert best_moves(lake)[0]
+        assert best_moves(lake)[15] == ""
+
+
+def test_splits_are_disjoint_and_held_out_lakes_have_more_holes() -> None:
+    splits = lake_task.split_lakes(SETTINGS)
+    for one, other in combinations(splits.values(), 2):
+        assert set(one).isdisjoint(other)
+    assert min(lake.count("H") for lake in splits["eval_out"]) > max(
+        lake.count("H") for name in ("rl", "sft", "eval_in") for lake in splits[name]
+    )
+    prompts = lake_task.rl_lakes(SETTINGS, 0)
+    assert len(set(prompts)) == SETTINGS.train_prompts
+    assert prompts != lake_task.rl_lakes(SETTINGS, 1)
+
+
+def test_demonstrations_reach_the_goal() -> None:
+    for seed in range(3):
+        games = lake_task.demonstrations(SETTINGS, seed)
+        assert len(games) == SETTINGS.sft_games
+        for turns in games:
+            lake = turns[0][0].rpartition("\n")[0].replace("\n", "/")
+            game = Game(lake, SETTINGS.turns)
+            for shown, move in turns:
+                assert game.shown == shown
+                game.answer(move)
+            assert game.reward == 1.0
+
+
+def test_tokens_are_those_of_verl() -> None:
+    from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+    tokenizer = build_tokenizer()
+    builder = create_continuous_token_builder(tokenizer, hf_model_type="qwen2")
+    turns = lake_task.demonstrations(SETTINGS, 0)[0]
+    messages = [{"role": "user", "content": turns[0][0]}]
+    ids = builder.build_initial_tokens(messages)
+    for number, (found, before) in enumerate(lake_task.decisions(tokenizer, turns)):
+        assert found[:before] == ids
+        said = [*tokenizer.encode(turns[number][1]), tokenizer.eos_token_id]
+        ids = builder.merge_assistant_tokens(ids, said).token_ids
+        assert found == ids
+        if number + 1 < len(turns):
+            earlier = [*messages, {"role": "assistant", "content": turns[number][1]}]
+            messages = [*earlier, {"role": "user", "content": turns[number + 1][0]}]
+            ids = builder.merge_context_tokens(earlier, messages, ids).token_ids
+    longest = lake_task.decisions(tokenizer, [turns[0], *[turns[1]] * (SETTINGS.turns - 1)])[-1][0]
+    prompt = len(lake_task.shown_ids(tokenizer, turns[0][0], first=True))
+    # The defaults of run_frozenlake_fsdp2.sh leave room.
+    assert (prompt <= 40, len(longest) - prompt <= 128, len(longest) <= 256) == (True, True, True)
+
+
+def test_the_plain_loop_plays_learns_the_moves_alone_and_repeats() -> None:
+    tokenizer, settings = build_tokenizer(), replace(SETTINGS, eval_in=4, eval_out=4)
+    torch.manual_seed(0)
+    model = build_model(settings, tokenizer)
+    # It says nothing but moves, which no training of a second's length would give: several turns are played.
+    with torch.no_grad():
+        episodes = _played(model, tokenizer, settings)
+    assert max(e.game.turns for e in episodes) > 2
+    for episode in episodes:
+        assert len(episode.answer) == len(episode.said)
+        spoken = [t for t, own in zip(episode.answer, episode.said, strict=True) if own]
+        moves = tokenizer.decode(spoken).split("<|im_end|>")[:-1]
+        replayed = Game(episode.game.lake, settings.turns)
+        for move in moves:
+            replayed.answer(move)
+        assert (replayed.reward, replayed.over, replayed.turns) == (episode.game.reward, True, episode.game.turns)
+    prompt, answers = torch.tensor([e.prompt for e in episodes]), [e.answer for e in episodes]
+    said, weight = [e.said for e in episodes], torch.arange(1.0, len(episodes) + 1)
+    loss, by_hand, count = policy_loss(model, prompt, answers, weight, said).item(), 0.0, 0
+    for episode, advantage in zip(episodes, weight.tolist(), strict=True):
+        ids = torch.tensor([episode.prompt + episode.answer])
+        log_p = model(ids).logits[0].log_softmax(-1)
+        for at, own in enumerate(episode.said):
+            if own:
+                by_hand -= advantage * log_p[len(episode.prompt) + at - 1, episode.answer[at]].item()
+                count += 1
+    assert loss == pytest.approx(by_hand / count, rel=1e-4)
+
+
+def _played(model, tokenizer, settings):
+    """Episodes of a model whose tokens are moves and ends in turn: its logits are shifted, its own draws decide."""
+    moves, end = [tokenizer.encode(move)[0] for move in MOVES], tokenizer.eos_token_id
+    plain_forward, calls = model.forward, [0]
+
+    def forward(*args, **kwargs):
+        output = plain_forward(*args, **kwargs)
+        allowed = moves if calls[0] % 2 == 0 else [end]
+        calls[0] += 1
+        shift = torch.full_like(output.logits, -1e4)
+        shift[..., allowed] = 0
+        output.logits = output.logits + shift
+        return output
+
+    model.forward = forward
+    torch.manual_seed(0)
+    episodes, entropy = plain.rollout(model, tokenizer, list(lake_task.split_lakes(settings)["rl"][:4]), 4, settings.turns)
+    model.forward = plain_forward
+    assert 0 < entropy < 1.4
+    return episodes
