@@ -16,8 +16,8 @@ from verl.utils.profiler import simple_timer
 class FrozenLakeLoop(AgentLoopBase):
     """One instance for each episode.
 
-    The response is all that follows the first view, answers and views in turn. ``response_mask`` is 1 at the model's tokens
-    and 0 at the environment's, chat markers included. The reward is gymnasium's own, so verl asks no reward function.
+    The response is all that follows the opening, answers and views in turn. ``response_mask`` is 1 at the model's
+    tokens and 0 at the environment's, chat markers included. The reward is gymnasium's: verl asks no reward function.
 
     Args:
         turns: moves until gymnasium ends the episode.

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """gymnasium's FrozenLake in words: what the model is shown, what its answer does, when it is over, what it earned.
 
-Every lake has one answer to "what happens": gymnasium's own environment. The agent loop under verl, the plain loop and the
-demonstrations all play through this file, so that a reward cannot mean two things.
+What a move does is gymnasium's own answer, everywhere: the agent loop under verl, the plain loop and the demonstrations
+play through this file.
 """
 
 from collections import deque
-from functools import lru_cache
+from functools import cache
 
 import gymnasium
 
@@ -83,14 +83,14 @@ class Game:
         self.over = bool(terminated or truncated)
 
 
-@lru_cache(maxsize=None)
+@cache
 def steps_of(lake: str) -> tuple[tuple[tuple[int, float, bool], ...], ...]:
     """What each of the four moves does in each state, from gymnasium's own table: (next state, reward, over)."""
     table = make_env(lake, 1).unwrapped.P
     return tuple(tuple(tuple(table[state][move][0][1:]) for move in range(len(MOVES))) for state in sorted(table))
 
 
-@lru_cache(maxsize=None)
+@cache
 def best_moves(lake: str) -> tuple[str, ...]:
     """For each state the moves on a shortest way to the goal; empty where there is no way, or nothing left to do."""
     steps = steps_of(lake)

@@ -7,21 +7,21 @@ import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from settings import HERE as QUICKSTART
 from settings import models_dir
 
 HERE = Path(__file__).resolve().parent
+RECIPES = HERE.parent
 
 # The code that decides what the models and the data are: part of the cache key.
 CODE = (
     *(HERE / name for name in ("lake_settings.py", "lake_game.py", "lake_task.py", "make_lake.py")),
-    *(QUICKSTART / name for name in ("nav_tokenizer.py", "make_models.py")),
+    *(RECIPES / name for name in ("quickstart/nav_tokenizer.py", "quickstart/make_models.py", "reset_study/grpo.py")),
 )
 
 
 @dataclass(frozen=True)
 class LakeSettings:
-    """Frozen, so that the cache key computed from it cannot go stale. The names are those that `make_models.py` reads."""
+    """Frozen, so that the cache key computed from it cannot go stale. `make_models.py` reads the model's names."""
 
     # Lakes: gymnasium's random maps of 4 x 4 tiles, by seed. Nothing is ever trained on more holes than `in_holes`.
     size: int = 4
@@ -44,15 +44,15 @@ class LakeSettings:
     intermediate_size: int = 128
 
     # Base: games of mixed quality. Each move is a best one with this probability, else any.
-    base_steps: int = 400
+    base_steps: int = 300
     base_batch: int = 32
     base_lr: float = 3e-3
-    base_quality: float = 0.6
+    base_quality: float = 0.7
 
     # SFT: a few games without a mistake, repeated. The ladder's rungs are epochs; the first is "moderate", the last
     # "over-trained": a rule fixed before any RL run.
     sft_games: int = 32
-    sft_batch: int = 32
+    sft_batch: int = 8
     sft_lr: float = 1e-3
     sft_ladder: tuple[int, ...] = (4, 64)
 

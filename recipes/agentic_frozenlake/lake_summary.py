@@ -4,8 +4,9 @@
 
 python lake_summary.py out/runs/seed2-<hash>-steps25 [more seeds ...] --output out
 
-Where each number comes from: success and turns, verl's own validation at step 0 and at the last step; groups with a gradient,
-the dumps of the same validation; token entropy, verl's `actor/entropy` of the first and the last step; seconds, watch.py.
+Where each number comes from: success and turns, verl's own validation at step 0 and at the last step; groups with a
+gradient, the dumps of the same validation; token entropy, verl's `actor/entropy` of the first and the last step;
+seconds, watch.py.
 """
 
 import argparse

@@ -10,6 +10,7 @@ Lakes are split by a stable hash of the map itself, so no lake is in two splits,
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 
 from gymnasium.envs.toy_text.frozen_lake import generate_random_map
@@ -67,7 +68,9 @@ def base_games(settings: LakeSettings, seed: int) -> Iterator[Turns]:
 def demonstrations(settings: LakeSettings, seed: int) -> list[Turns]:
     """The SFT set: one game without a mistake for each of a few lakes."""
     rng = random.Random(f"sft-{seed}")
-    return [play(lake, 1.0, settings.turns, rng) for lake in rng.sample(split_lakes(settings)["sft"], settings.sft_games)]
+    return [
+        play(lake, 1.0, settings.turns, rng) for lake in rng.sample(split_lakes(settings)["sft"], settings.sft_games)
+    ]
 
 
 def rl_lakes(settings: LakeSettings, seed: int) -> list[str]:
@@ -78,25 +81,42 @@ def rl_lakes(settings: LakeSettings, seed: int) -> list[str]:
 def eval_lakes(settings: LakeSettings) -> dict[str, list[str]]:
     """Held-out lakes by verl data source: the same for every seed and every arm."""
     splits = split_lakes(settings)
-    return {"lake_in": list(splits["eval_in"][: settings.eval_in]), "lake_out": list(splits["eval_out"][: settings.eval_out])}
+    return {
+        "lake_in": list(splits["eval_in"][: settings.eval_in]),
+        "lake_out": list(splits["eval_out"][: settings.eval_out]),
+    }
 
 
 def shown_ids(tokenizer: PreTrainedTokenizerBase, shown: str, first: bool) -> list[int]:
-    """Token ids of what the environment says, ready to be answered; after an answer a newline ends that message first."""
+    """Token ids of what the environment says, ready to be answered; after an answer, a newline ends that first."""
     return [*([] if first else tokenizer.encode("\n")), *chat_ids(tokenizer, shown)]
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, move: str) -> list[int]:
-    """Token ids of an answer."""
-    return [*tokenizer.encode(move), tokenizer.eos_token_id]
+@dataclass
+class Transcript:
+    """The tokens of a game, as verl has them: what was shown first, and all after it.
+
+    Attributes:
+        prompt: token ids of the opening.
+        answer: token ids of answers and views in turn.
+        said: for each of ``answer``, 1 if the model said it, 0 if the environment did.
+    """
+
+    prompt: list[int]
+    answer: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], own: bool) -> None:
+        """Append what the model (``own``) or the environment said."""
+        self.answer += ids
+        self.said += [int(own)] * len(ids)
 
 
-def decisions(tokenizer: PreTrainedTokenizerBase, game: Turns) -> list[tuple[list[int], int]]:
-    """For each turn all token ids up to the end of its answer, and how many of them are not that answer."""
-    ids: list[int] = []
-    found = []
-    for index, (shown, move) in enumerate(game):
-        ids = ids + shown_ids(tokenizer, shown, first=index == 0)
-        before, ids = len(ids), ids + answer_ids(tokenizer, move)
-        found.append((ids, before))
-    return found
+def transcribe(tokenizer: PreTrainedTokenizerBase, turns: Turns) -> Transcript:
+    """The tokens of a game, up to the end of its last answer."""
+    transcript = Transcript(shown_ids(tokenizer, turns[0][0], first=True))
+    for index, (shown, move) in enumerate(turns):
+        if index:
+            transcript.add(shown_ids(tokenizer, shown, first=False), own=False)
+        transcript.add([*tokenizer.encode(move), tokenizer.eos_token_id], own=True)
+    return transcript

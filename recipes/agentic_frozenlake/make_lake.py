@@ -18,27 +18,39 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from lake_game import opening
+from grpo import policy_loss
+from lake_game import best_moves, opening
 from lake_settings import HERE, LakeSettings
-from lake_task import Turns, base_games, decisions, demonstrations, eval_lakes, rl_lakes
-from make_models import Example, build_model, save, train_step
-from nav_tokenizer import build_tokenizer, chat_ids
+from lake_task import Transcript, base_games, demonstrations, eval_lakes, rl_lakes, transcribe
+from make_models import build_model, save
+from nav_tokenizer import build_tokenizer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from settings import models_dir
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.utils import logging as transformers_logging
 
 
-def whole(tokenizer: Qwen2Tokenizer, game: Turns) -> Example:
-    """A game for pre-training: all is learned but the first view, what the environment says too."""
-    return decisions(tokenizer, game)[-1][0], len(chat_ids(tokenizer, game[0][0]))
+def learn(
+    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, games: list[Transcript], lr: float
+) -> torch.Tensor:
+    """One AdamW step on the moves of some games. Returns the loss, a mean over the model's own tokens."""
+    prompt, ones = torch.tensor([game.prompt for game in games]), torch.ones(len(games))
+    loss = policy_loss(model, prompt, [game.answer for game in games], ones, [game.said for game in games])
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.detach()
 
 
-def base_batches(settings: LakeSettings, seed: int, tokenizer: Qwen2Tokenizer) -> Iterator[list[Example]]:
+def base_batches(settings: LakeSettings, seed: int, tokenizer: Qwen2Tokenizer) -> Iterator[list[Transcript]]:
     """Endless pre-training batches of games of about the same length."""
     games, rng, size = base_games(settings, seed), random.Random(f"batches-{seed}"), settings.base_batch
     while True:
-        block = sorted((whole(tokenizer, game) for game in islice(games, 16 * size)), key=lambda example: len(example[0]))
+        block = [transcribe(tokenizer, turns) for turns in islice(games, 16 * size)]
+        block.sort(key=lambda game: len(game.answer))
         batches = [block[i : i + size] for i in range(0, len(block), size)]
         rng.shuffle(batches)
         yield from batches
@@ -52,7 +64,7 @@ def pretrain(settings: LakeSettings, seed: int, tokenizer: Qwen2Tokenizer, bar: 
     total, task = settings.base_steps, bar.add_task("base model", total=settings.base_steps, loss=float("nan"))
     for step, batch in enumerate(islice(base_batches(settings, seed, tokenizer), total)):
         decay = max(0.03, 0.5 * (1 + math.cos(math.pi * step / total)))
-        loss = train_step(model, optimizer, batch, settings.base_lr * min(1.0, (step + 1) / 50) * decay)
+        loss = learn(model, optimizer, batch, settings.base_lr * min(1.0, (step + 1) / 50) * decay)
         if step % 10 == 9:
             bar.update(task, advance=10, loss=float(loss))
     return model
@@ -61,18 +73,18 @@ def pretrain(settings: LakeSettings, seed: int, tokenizer: Qwen2Tokenizer, bar: 
 def sft_ladder(
     base: Qwen2ForCausalLM, settings: LakeSettings, seed: int, tokenizer: Qwen2Tokenizer, bar: Progress
 ) -> Iterator[tuple[int, Qwen2ForCausalLM]]:
-    """SFT on the moves alone, each given all before it, with a constant learning rate. Yields (epochs, model)."""
+    """SFT with a constant learning rate. Yields (epochs, model) at each rung."""
     model = copy.deepcopy(base)
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.0)
-    examples = [example for game in demonstrations(settings, seed) for example in decisions(tokenizer, game)]
+    games = [transcribe(tokenizer, turns) for turns in demonstrations(settings, seed)]
     rng, step = random.Random(f"order-{seed}"), 0
     task = bar.add_task("SFT ladder", total=settings.sft_ladder[-1], loss=float("nan"))
     for epoch in range(1, settings.sft_ladder[-1] + 1):
-        rng.shuffle(examples)
-        for start in range(0, len(examples), settings.sft_batch):
+        rng.shuffle(games)
+        for start in range(0, len(games), settings.sft_batch):
             step += 1
-            batch = examples[start : start + settings.sft_batch]
-            loss = train_step(model, optimizer, batch, settings.sft_lr * min(1.0, step / 10))
+            batch = games[start : start + settings.sft_batch]
+            loss = learn(model, optimizer, batch, settings.sft_lr * min(1.0, step / 10))
         bar.update(task, advance=1, loss=float(loss))
         if epoch in settings.sft_ladder:
             yield epoch, model
@@ -93,17 +105,17 @@ def rows(lakes: list[str], data_source: str) -> pd.DataFrame:
 
 
 def make_data(settings: LakeSettings, seed: int, directory: Path) -> None:
-    """verl's parquet files, and the probe set of the monitors: first moves of the demonstrations."""
+    """verl's parquet files, and the probe set of the monitors: right first moves on lakes that nobody trains on."""
     directory.mkdir(parents=True)
     rows(rl_lakes(settings, seed), "lake_train").to_parquet(directory / "train.parquet")
     for name, lakes in eval_lakes(settings).items():
         rows(lakes, name).to_parquet(directory / f"{name.replace('lake', 'val')}.parquet")
-    probe = [{"prompt": shown, "response": move} for (shown, move), *_ in demonstrations(settings, seed)]
+    probe = [{"prompt": opening(lake), "response": best_moves(lake)[0][0]} for lake in eval_lakes(settings)["lake_in"]]
     (directory / "probe.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in probe))
 
 
 def make_all(settings: LakeSettings, seed: int, target: Path) -> None:
-    """Make everything beside ``target`` and rename it at the end, so that a killed run leaves nothing that looks done."""
+    """Make everything beside ``target`` and rename it at the end: a killed run leaves nothing that looks done."""
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True)
     transformers_logging.disable_progress_bar()

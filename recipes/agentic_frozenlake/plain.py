@@ -9,7 +9,7 @@ import argparse
 import json
 import random
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,19 +17,16 @@ from arms import ARMS
 from grpo import advantages, policy_loss
 from lake_game import ANSWER_TOKENS, Game
 from lake_settings import LakeSettings
-from lake_task import eval_lakes, rl_lakes, shown_ids
+from lake_task import Transcript, eval_lakes, rl_lakes, shown_ids
 from study import load, make_start
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
-class Episode:
-    """One game and its tokens. ``said`` is 1 where the model spoke, 0 where the environment did."""
+class Episode(Transcript):
+    """A game being played, and its tokens."""
 
-    game: Game
-    prompt: list[int]
-    answer: list[int]
-    said: list[int]
+    game: Game = field(kw_only=True)
 
 
 @torch.no_grad()
@@ -41,7 +38,7 @@ def rollout(
     All views have the same length and all answers two tokens, so that running episodes stay side by side in one cache.
     """
     episodes = [
-        Episode(game, shown_ids(tokenizer, game.shown, first=True), [], [])
+        Episode(shown_ids(tokenizer, game.shown, first=True), game=game)
         for lake in lakes
         for game in (Game(lake, turns) for _ in range(group))
     ]
@@ -58,15 +55,13 @@ def rollout(
         for row, (episode, ids) in enumerate(zip(running, torch.cat(drawn, 1).tolist(), strict=True)):
             if ids[0] == tokenizer.eos_token_id:
                 ids = ids[:1]
-            episode.answer += ids
-            episode.said += [1] * len(ids)
+            episode.add(ids, own=True)
             whole = ids[-1] == tokenizer.eos_token_id
             episode.game.answer(tokenizer.decode(ids[:-1] if whole else ids))
             if not episode.game.over:
                 keep.append(row)
                 shown.append(shown_ids(tokenizer, episode.game.shown, first=False))
-                episode.answer += shown[-1]
-                episode.said += [0] * len(shown[-1])
+                episode.add(shown[-1], own=False)
         running = [running[row] for row in keep]
         if running:
             cache.batch_select_indices(torch.tensor(keep))

@@ -128,21 +128,22 @@ def test_tokens_are_those_of_verl() -> None:
     tokenizer = build_tokenizer()
     builder = create_continuous_token_builder(tokenizer, hf_model_type="qwen2")
     turns = lake_task.demonstrations(SETTINGS, 0)[0]
-    messages = [{"role": "user", "content": turns[0][0]}]
-    ids = builder.build_initial_tokens(messages)
-    for number, (found, before) in enumerate(lake_task.decisions(tokenizer, turns)):
-        assert found[:before] == ids
-        said = [*tokenizer.encode(turns[number][1]), tokenizer.eos_token_id]
-        ids = builder.merge_assistant_tokens(ids, said).token_ids
-        assert found == ids
+    messages, mask = [{"role": "user", "content": turns[0][0]}], []
+    prompt = ids = builder.build_initial_tokens(messages)
+    for number, (_, move) in enumerate(turns):
+        merged = builder.merge_assistant_tokens(ids, [*tokenizer.encode(move), tokenizer.eos_token_id])
+        ids, (mask, _) = merged.token_ids, builder.align_response_metadata(merged, mask)
         if number + 1 < len(turns):
-            earlier = [*messages, {"role": "assistant", "content": turns[number][1]}]
+            earlier = [*messages, {"role": "assistant", "content": move}]
             messages = [*earlier, {"role": "user", "content": turns[number + 1][0]}]
-            ids = builder.merge_context_tokens(earlier, messages, ids).token_ids
-    longest = lake_task.decisions(tokenizer, [turns[0], *[turns[1]] * (SETTINGS.turns - 1)])[-1][0]
-    prompt = len(lake_task.shown_ids(tokenizer, turns[0][0], first=True))
+            merged = builder.merge_context_tokens(earlier, messages, ids)
+            ids, (mask, _) = merged.token_ids, builder.align_response_metadata(merged, mask)
+    found = lake_task.transcribe(tokenizer, turns)
+    assert (found.prompt, found.prompt + found.answer, found.said) == (prompt, ids, mask)
+    longest = lake_task.transcribe(tokenizer, [turns[0], *[turns[1]] * (SETTINGS.turns - 1)])
     # The defaults of run_frozenlake_fsdp2.sh leave room.
-    assert (prompt <= 40, len(longest) - prompt <= 128, len(longest) <= 256) == (True, True, True)
+    assert len(longest.prompt) <= 40
+    assert len(longest.answer) <= 128
 
 
 def test_the_plain_loop_plays_learns_the_moves_alone_and_repeats() -> None:
@@ -190,7 +191,9 @@ def _played(model, tokenizer, settings):
 
     model.forward = forward
     torch.manual_seed(0)
-    episodes, entropy = plain.rollout(model, tokenizer, list(lake_task.split_lakes(settings)["rl"][:4]), 4, settings.turns)
+    episodes, entropy = plain.rollout(
+        model, tokenizer, list(lake_task.split_lakes(settings)["rl"][:4]), 4, settings.turns
+    )
     model.forward = plain_forward
     assert 0 < entropy < 1.4
     return episodes

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The FrozenLake recipe's own script under verl: several turns, masks, gymnasium's reward, monitors of the model's tokens."""
+"""The FrozenLake recipe's own script under verl: several turns, masks, gymnasium's reward, monitors."""
 
 import json
 import os
@@ -67,7 +67,8 @@ def played_again(lake: str, moves: list[str]) -> float:
 def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    path = os.pathsep.join([str(RECIPE), str(RECIPES / "quickstart"), str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    folders = (RECIPE, RECIPES / "quickstart", RECIPES / "reset_study", tmp_path, os.environ.get("PYTHONPATH", ""))
+    path = os.pathsep.join(map(str, folders))
     models = tmp_path / "models"
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", MAKE, str(models)], env=env, check=True, timeout=300)
