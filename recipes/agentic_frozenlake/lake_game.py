@@ -13,6 +13,8 @@ import gymnasium
 
 # gymnasium's actions: 0 left, 1 down, 2 right, 3 up.
 MOVES = "ldru"
+# gymnasium's letters of what can be walked on; the start is ice like any other.
+ICE = "SF"
 WALL = "#"
 
 # A move and the end of the answer: all that a turn may say.
@@ -34,9 +36,9 @@ def make_env(lake: str, turns: int) -> gymnasium.Env:
 
 
 def view(lake: str, state: int) -> str:
-    """What the environment says after a move: row, column and the tiles next to the player, in the order of MOVES.
+    """What the environment says after a move: row, column, and for each of MOVES the tile it leads to.
 
-    "12FHFF": in row 1, column 2, a hole below. Beyond the edge is WALL.
+    "12HdHu": in row 1, column 2, holes left and right. Ice is shown as the move onto it, beyond the edge is WALL.
 
     Args:
         lake: rows of a map, see SEPARATOR.
@@ -46,7 +48,8 @@ def view(lake: str, state: int) -> str:
     row, column = divmod(state, len(rows[0]))
     around = ((row, column - 1), (row + 1, column), (row, column + 1), (row - 1, column))
     tiles = (rows[r][c] if 0 <= r < len(rows) and 0 <= c < len(rows[0]) else WALL for r, c in around)
-    return f"{row}{column}{''.join(tiles)}"
+    shown = (move if tile in ICE else tile for move, tile in zip(MOVES, tiles, strict=True))
+    return f"{row}{column}{''.join(shown)}"
 
 
 def opening(lake: str) -> str:

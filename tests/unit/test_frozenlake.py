@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The FrozenLake recipe: its games against gymnasium itself, splits, tokens against verl's, the plain loop."""
 
+import json
 import random
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from gymnasium.envs.toy_text.frozen_lake import MAPS, generate_random_map
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 sys.path[:0] = [str(RECIPES / name) for name in ("quickstart", "reset_study", "agentic_frozenlake")]
 
+import lake_summary  # noqa: E402
 import lake_task  # noqa: E402
 import plain  # noqa: E402
 from grpo import policy_loss  # noqa: E402
@@ -59,10 +61,11 @@ def test_what_is_shown_by_hand() -> None:
     # FHFH
     # FFFH
     # HFFG
-    assert view(KNOWN, 6) == "12HFHF"
-    assert view(KNOWN, 0) == "00#FF#"
-    assert view(KNOWN, 14) == "32F#GF"
-    assert opening(KNOWN) == "SFFF\nFHFH\nFFFH\nHFFG\n00#FF#"
+    assert view(KNOWN, 6) == "12HdHu"
+    assert view(KNOWN, 0) == "00#dr#"
+    assert view(KNOWN, 14) == "32l#Gu"
+    assert view(KNOWN, 4) == "10#dHu"
+    assert opening(KNOWN) == "SFFF\nFHFH\nFFFH\nHFFG\n00#dr#"
 
 
 def test_goal_hole_time_limit_and_nonsense() -> None:
@@ -197,3 +200,40 @@ def _played(model, tokenizer, settings):
     model.forward = plain_forward
     assert 0 < entropy < 1.4
     return episodes
+
+
+def finished(directory: Path, arm: str, seed: int, after: float) -> None:
+    """What an arm leaves: two held-out lakes, two episodes on each."""
+    (directory / "validation").mkdir(parents=True)
+    settings = {"ALPHA": "0.5", "SEED": str(seed)}
+    run = {"arm": arm, "exit_code": 0, "seconds": 61.0, "settings": settings}
+    (directory / "run.json").write_text(json.dumps(run))
+    lines = [{"step": step, "data": {"actor/entropy": 0.4 - 0.1 * step}} for step in range(3)]
+    for step, success in ((0, 0.25), (2, after)):
+        lines[step]["data"] |= {"val-core/lake_in/acc/mean@2": success, "val-core/lake_out/acc/mean@2": 0.0}
+        lines[step]["data"]["val-aux/num_turns/mean"] = 8.0 + step
+        few, many = KNOWN, "SFHF/HFFH/HFFF/HHFG"
+        dump = [
+            {"uid": f"u-{lake}_{sample}_0", "gts": lake, "score": score}
+            for lake, scores in ((few, (0.0, float(step > 0))), (many, (0.0, 0.0)))
+            for sample, score in enumerate(scores)
+        ]
+        (directory / "validation" / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dump))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_the_table_and_the_paired_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for seed, gap in ((2, 0.2), (3, 0.4)):
+        finished(tmp_path / str(seed) / "over", "over", seed, 0.5)
+        finished(tmp_path / str(seed) / "rejuvenated", "rejuvenated", seed, 0.5 + gap)
+    runs = [str(tmp_path / seed) for seed in "23"]
+    monkeypatch.setattr(sys, "argv", ["lake_summary.py", *runs, "--output", str(tmp_path / "out")])
+    lake_summary.main()
+    text = (tmp_path / "out" / "result.md").read_text()
+    assert text in capsys.readouterr().out
+    row = "| 3 | rejuvenated (alpha 0.5) then RL | 0.250 → 0.900 | +0.650 | 0.000 → 0.000 | +0.000 | 4.0 → 5.0 |"
+    assert f"{row} 0.300 → 0.200 | 0.000 → 1.000 | 61 |" in text
+    assert "Success after RL, in distribution, rejuvenated - over-trained: +0.300 [-0.971, +1.571], higher in 2" in text
+    assert len(json.loads((tmp_path / "out" / "result.json").read_text())) == 4

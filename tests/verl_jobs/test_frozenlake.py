@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from lake_settings import LakeSettings
 from make_lake import make_all
-small = dict(lakes=300, train_prompts=16, eval_in=4, eval_out=4, base_steps=40, base_batch=16, sft_games=4)
-make_all(replace(LakeSettings(), **small, hidden_size=32, layers=2, sft_ladder=(4, 64)), 0, Path(sys.argv[1]))
+small = dict(lakes=300, train_prompts=16, eval_in=4, eval_out=4, sft_games=4, hidden_size=32, layers=2)
+make_all(replace(LakeSettings(), **small, base_steps=80, base_batch=8, base_lr=1e-2), 0, Path(sys.argv[1]))
 """
 
 # The recipe's loop, which also writes down what it hands verl.
@@ -79,7 +79,7 @@ def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
     job.env = {
         "PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
-        "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1", "RECORD": str(tmp_path / "record.jsonl"),
+        "ALPHA": "0.9", "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1", "RECORD": str(tmp_path / "record.jsonl"),
     }  # fmt: skip
     job.overrides = [
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={tmp_path}/agent.yaml",
