@@ -52,9 +52,9 @@ def view(lake: str, state: int) -> str:
     return f"{row}{column}{''.join(shown)}"
 
 
-def opening(lake: str) -> str:
-    """What the model is shown first: the map, a line for each row, and the view from the start, gymnasium's state 0."""
-    return lake.replace(SEPARATOR, "\n") + "\n" + view(lake, 0)
+def opening(lake: str, state: int = 0) -> str:
+    """What the model is shown first: the map, a line for each row, and the view, from gymnasium's start if not said."""
+    return lake.replace(SEPARATOR, "\n") + "\n" + view(lake, state)
 
 
 class Game:

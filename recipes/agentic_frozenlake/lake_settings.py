@@ -44,10 +44,11 @@ class LakeSettings:
     intermediate_size: int = 128
 
     # Base: games of mixed quality. Each move is a best one with this probability, else any.
-    base_steps: int = 300
-    base_batch: int = 32
-    base_lr: float = 3e-3
-    base_quality: float = 0.7
+    base_steps: int = 400
+    base_batch: int = 64
+    base_lr: float = 5e-3
+    base_quality: float = 0.75
+    base_turns: tuple[int, ...] = (1, 1, 1, 1, 2, 3, 8)
 
     # SFT: a few games without a mistake, repeated. The ladder's rungs are epochs; the first is "moderate", the last
     # "over-trained": a rule fixed before any RL run.

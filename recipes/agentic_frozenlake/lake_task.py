@@ -47,22 +47,28 @@ def split_lakes(settings: LakeSettings) -> dict[str, tuple[str, ...]]:
     return {name: tuple(sorted(lakes, key=stable_unit)) for name, lakes in splits.items()}
 
 
-def play(lake: str, quality: float, turns: int, rng: random.Random) -> Turns:
-    """A game: each move is a best one with probability ``quality``, else any of the four."""
-    state, over, game = 0, False, []
+def play(lake: str, quality: float, turns: int, rng: random.Random, state: int = 0) -> Turns:
+    """A game from ``state``: each move is a best one with probability ``quality``, else any of the four."""
+    over, game = False, []
     while not over and len(game) < turns:
         best = best_moves(lake)[state] if rng.random() < quality else ""
         move = rng.choice(best or MOVES)
-        game.append((view(lake, state) if game else opening(lake), move))
+        game.append((view(lake, state) if game else opening(lake, state), move))
         state, _, over = steps_of(lake)[state][MOVES.index(move)]
     return game
 
 
 def base_games(settings: LakeSettings, seed: int) -> Iterator[Turns]:
-    """Endless games of mixed quality, on the lakes of RL."""
+    """Endless games of mixed quality, on the lakes of RL, from any tile that has a way to the goal.
+
+    Most are cut short: what is next to the player is the same after one turn as after eight, and a short game costs a
+    fifth of a long one.
+    """
     rng, pool = random.Random(f"base-{seed}"), split_lakes(settings)["rl"]
     while True:
-        yield play(rng.choice(pool), settings.base_quality, settings.turns, rng)
+        lake = rng.choice(pool)
+        state = rng.choice([state for state, best in enumerate(best_moves(lake)) if best])
+        yield play(lake, settings.base_quality, rng.choice(settings.base_turns), rng, state)
 
 
 def demonstrations(settings: LakeSettings, seed: int) -> list[Turns]:

@@ -6,7 +6,7 @@ import json
 import random
 import sys
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, islice, pairwise, product
 from pathlib import Path
 
 import gymnasium
@@ -110,6 +110,19 @@ def test_splits_are_disjoint_and_held_out_lakes_have_more_holes() -> None:
     prompts = lake_task.rl_lakes(SETTINGS, 0)
     assert len(set(prompts)) == SETTINGS.train_prompts
     assert prompts != lake_task.rl_lakes(SETTINGS, 1)
+
+
+def test_the_base_never_sees_a_held_out_lake() -> None:
+    pool, lengths = set(lake_task.split_lakes(SETTINGS)["rl"]), set()
+    for turns in islice(lake_task.base_games(SETTINGS, 0), 200):
+        lake = turns[0][0].rpartition("\n")[0].replace("\n", "/")
+        assert lake in pool
+        lengths.add(len(turns))
+        for (shown, move), (following, _) in pairwise(turns):
+            env = gymnasium_alone(lake, 1)
+            env.unwrapped.s = 4 * int(shown[-6]) + int(shown[-5])
+            assert following == view(lake, env.step("ldru".index(move))[0])
+    assert max(lengths) > 4
 
 
 def test_demonstrations_reach_the_goal() -> None:
