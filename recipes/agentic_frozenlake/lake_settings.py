@@ -26,7 +26,7 @@ class LakeSettings:
     # Lakes: gymnasium's random maps of 4 x 4 tiles, by seed. Nothing is ever trained on more holes than `in_holes`.
     size: int = 4
     frozen: float = 0.7
-    lakes: int = 6000
+    lakes: int = 4000
     in_holes: tuple[int, int] = (2, 5)
     out_holes: tuple[int, int] = (6, 9)
 
@@ -58,7 +58,7 @@ class LakeSettings:
     sft_ladder: tuple[int, ...] = (4, 64)
 
     # Data for RL and validation.
-    train_prompts: int = 800
+    train_prompts: int = 640
     eval_in: int = 64
     eval_out: int = 64
 
