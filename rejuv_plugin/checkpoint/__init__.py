@@ -7,14 +7,14 @@
     materialise(plan, "cache").path                                # one directory per content, made once
     plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
 
-To read in this order: source, headers, refused, layout, compatible, plan, reset, reset_file; pieces, combine, stream;
-digest, provenance, verify; target, temporary, write_back, journal, locks, write; cache. Nothing here knows verl,
-Ray or the console command.
+To read in this order: source, headers, refused, layout, compatible, patterns, perturb, plan, reset, reset_file; pieces,
+whole, combine, stream; digest, provenance, verify; target, temporary, write_back, journal, locks, write; cache. Nothing
+here knows verl, Ray or the console command.
 """
 
 from .cache import Materialised, check_cache, materialise
 from .layout import read_checkpoint
-from .plan import Plan, plan_fusion
+from .plan import Plan, at_alpha, plan_fusion
 from .progress import bars
 from .provenance import read_inputs
 from .reset import plan_reset
@@ -29,6 +29,7 @@ __all__ = [
     "Shard",
     "ShardWriter",
     "apply",
+    "at_alpha",
     "bars",
     "check_cache",
     "cores",

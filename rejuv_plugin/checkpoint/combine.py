@@ -4,7 +4,8 @@
 
 import logging
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from ..ops.drift import Drift
 from .adapter_values import sft_values
 from .headers import BITS, TORCH_DTYPES
 from .plan import Fuse, Plan
+from .whole import Whole
 
 # torch is imported where it is used: most models need it for odd elements at most, and its import takes longer than the
 # fusion of a gigabyte.
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 _KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
@@ -43,13 +46,14 @@ class Combine:
 
     def __init__(self, plan: Plan, operation: Fuse) -> None:
         self._operation = operation
-        self._alpha = plan.fusion.alpha
+        self._alpha = operation.alpha
         self._omega = plan.reset.omega if plan.reset and operation.reset else None
         self._member = _member(operation) if self._omega is not None else None
         self._kernel = None
         dtypes = {operation.sft.dtype, operation.base.dtype}
         self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
-        if plan.adapter is None and dtypes <= set(_KERNEL_DTYPES):
+        self._altered = _altered(plan, operation)
+        if plan.adapter is None and self._altered is None and dtypes <= set(_KERNEL_DTYPES):
             self._kernel = kernel()
             self._views = _KERNEL_DTYPES[operation.base.dtype], _KERNEL_DTYPES[operation.sft.dtype]
         shape = operation.sft.shape
@@ -119,13 +123,17 @@ class Combine:
             dtype = theirs.dtype
             if self._sft_values:
                 theirs = self._sft_values(first + start, first + end, ours)
+            moved += drift(theirs, ours)
+            alpha = self._alpha
+            if self._altered:
+                # With alpha applied, and not rounded: to what follows it is an SFT checkpoint in float64.
+                theirs, alpha = self._altered(first + start, ours, theirs, alpha), 1.0
             if self._member is None or self._omega is None:
-                mixed = fuse(ours, theirs, self._alpha, dtype)
+                mixed = fuse(ours, theirs, alpha, dtype)
             else:
                 chosen = torch.from_numpy(self._member[self._index(first + start, first + end)])
-                mixed = fuse_and_reset(ours, theirs, self._alpha, self._omega, chosen, dtype)
+                mixed = fuse_and_reset(ours, theirs, alpha, self._omega, chosen, dtype)
             _tensor(output, self._operation.sft.dtype, start, end).copy_(mixed)
-            moved += drift(theirs, ours)
             fused += drift(mixed, ours)
         return moved, fused
 
@@ -143,6 +151,15 @@ class Combine:
         from ..ops.reset import reset_alpha
 
         return np.where(self._member, reset_alpha(self._alpha, self._omega), self._alpha)
+
+
+def _altered(plan: Plan, operation: Fuse) -> "Callable[[int, Tensor, Tensor, float], Tensor] | None":
+    """A function of first flat element, base, SFT and alpha, to what is written where that is not their fusion."""
+    # Tensors that are one in the model have the same random numbers.
+    name = plan.twins.get(operation.name, operation.name)
+    if plan.fusion.method != "linear":
+        return Whole(plan, operation, name)
+    return partial(operation.perturbed, name) if operation.perturbed else None
 
 
 def _member(operation: Fuse) -> np.ndarray:

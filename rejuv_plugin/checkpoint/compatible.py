@@ -117,6 +117,14 @@ def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
     return stated != {False}
 
 
+def twins(checkpoint: Checkpoint) -> dict[str, str]:
+    """By the name of an output embedding, the input embedding that it is tied to, if both are stored. A loader may take
+    either, or, if they differ, not tie them at all."""
+    if of_text(checkpoint, "tie_word_embeddings") is not True:
+        return {}
+    return {name: other for name in checkpoint.tensors if is_head(name) and (other := _partner(name, checkpoint))}
+
+
 def of_text(checkpoint: Checkpoint, entry: str) -> Any:
     """An entry of config.json about the language model; multimodal ones keep it in their ``text_config``."""
     value = checkpoint.config.get(entry)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a rejuvenation: every operation, known from headers alone, so that each error comes before any work."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,13 @@ from ..config import FusionConfig
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet
 from .adapter import CONFIG, Adapter, LowRank, is_adapter, merged_side_files, read_adapter
-from .compatible import check_compatible
+from .compatible import check_compatible, twins
 from .headers import FLOATING, TensorInfo
 from .layout import Checkpoint, read_checkpoint
+from .patterns import alpha_of_each, chosen_tensors, key_of
+from .perturb import Perturbation, perturbation
 from .source import locate
+from .whole import check_method
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Fuse:
     name: str
     sft: TensorInfo
     base: TensorInfo
+    alpha: float
+    """Weight of SFT, in [0, 1]."""
+    perturbed: Perturbation | None = None
+    """None: nothing but the interpolation."""
     reset: Slices | None = None
     """The part that is reset: written with `Reset.omega` of the base."""
     added: LowRank | None = None
@@ -82,6 +89,11 @@ class Plan:
     adapter: Adapter | None = None
     """None: ``sft`` is a full checkpoint."""
 
+    @cached_property
+    def twins(self) -> Mapping[str, str]:
+        """See `compatible.twins`."""
+        return twins(self.layout)
+
     @property
     def layout(self) -> Checkpoint:
         """The checkpoint whose files and headers the output has."""
@@ -94,6 +106,11 @@ class Plan:
     @property
     def fused(self) -> tuple[Fuse, ...]:
         return tuple(operation for operation in self.operations if isinstance(operation, Fuse))
+
+    @property
+    def alphas(self) -> dict[float, int]:
+        """The alphas of the fused tensors, ascending, and how many tensors have each."""
+        return dict(sorted(Counter(operation.alpha for operation in self.fused).items()))
 
     @property
     def copied(self) -> tuple[Copy, ...]:
@@ -161,14 +178,18 @@ def plan_fusion(
     Raises:
         InputError: a checkpoint is missing, damaged, a pickle or quantised, or the two are not states of one model.
     """
+    check_method(fusion, fusion_key)
     ours = read_checkpoint(base, base_key)
     root = locate(sft, sft_key)
     if is_adapter(root):
         theirs, adapter = read_adapter(sft, root, sft_key, ours)
         return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter)
     theirs = read_checkpoint(sft, sft_key)
-    partners = check_compatible(ours, theirs, fusion.grown_vocabulary, _key(fusion_key, "grown_vocabulary"))
-    chosen = _chosen(fusion, theirs, fusion_key)
+    partners = check_compatible(ours, theirs, fusion.grown_vocabulary, key_of(fusion_key, "grown_vocabulary"))
+    chosen = chosen_tensors(fusion, theirs, fusion_key)
+    common = [name for name, info in theirs.tensors.items() if info.dtype in FLOATING and name in partners]
+    alphas = alpha_of_each([name for name in common if name in chosen], fusion, twins(theirs), fusion_key)
+    perturbed = perturbation(fusion, theirs, fusion_key)
     operations: list[Fuse | Copy] = []
     for name, info in theirs.tensors.items():
         if info.dtype not in FLOATING:
@@ -178,51 +199,55 @@ def plan_fusion(
         elif name not in chosen:
             operations.append(Copy(name, info, "left out"))
         else:
-            operations.append(Fuse(name, info, ours.tensors[partners[name]]))
+            operations.append(_fuse(name, info, ours.tensors[partners[name]], alphas[name], perturbed))
     return Plan(ours, theirs, fusion, tuple(operations))
+
+
+def at_alpha(plan: Plan, alpha: float) -> Plan:
+    """The plan that `plan_fusion` makes of the same settings with another ``alpha``, without reading anything again; a
+    reset stays."""
+    fusion = replace(plan.fusion, alpha=alpha)
+    alphas = alpha_of_each([operation.name for operation in plan.fused], fusion, {}, "--")
+    operations = (
+        replace(operation, alpha=_alpha_of(operation.sft, alphas[operation.name], fusion.towards == "zero"))
+        if isinstance(operation, Fuse)
+        else operation
+        for operation in plan.operations
+    )
+    return replace(plan, fusion=fusion, operations=tuple(operations))
+
+
+def _fuse(name: str, sft: TensorInfo, base: TensorInfo, alpha: float, perturbed: Perturbation | None) -> Fuse:
+    alpha = _alpha_of(sft, alpha, bool(perturbed and perturbed.towards_zero))
+    return Fuse(name, sft, base, alpha, perturbed if len(sft.shape) >= 2 else None)
+
+
+def _alpha_of(sft: TensorInfo, alpha: float, towards_zero: bool) -> float:
+    # Norms and biases are few, and their scale means something: they are neither shrunk to zero nor perturbed.
+    return 1.0 if towards_zero and len(sft.shape) < 2 else alpha
 
 
 def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: str) -> tuple[Fuse | Copy, ...]:
     if (fusion.only_tensors, fusion.exclude_tensors) != ("*", ""):
         # What they leave out keeps the SFT checkpoint's bits, and there is no such checkpoint.
         raise InputError(
-            _key(key, "exclude_tensors" if fusion.exclude_tensors else "only_tensors"),
+            key_of(key, "exclude_tensors" if fusion.exclude_tensors else "only_tensors"),
             "no patterns with a LoRA adapter",
             "some",
             "leave them out",
         )
+    if setting := fusion.alternative:
+        # These change all matrices, those too that an adapter leaves alone, or look at whole ones.
+        raise InputError(
+            key_of(key, setting), "nothing but fusion with a LoRA adapter", "another method", "merge the adapter first"
+        )
+    alphas = alpha_of_each([*adapter.added, *adapter.replaced], fusion, {}, key)
     operations: list[Fuse | Copy] = []
     for name, info in base.tensors.items():
         if name in adapter.added:
-            operations.append(Fuse(name, info, info, added=adapter.added[name]))
+            operations.append(Fuse(name, info, info, alphas[name], added=adapter.added[name]))
         elif name in adapter.replaced:
-            operations.append(Fuse(name, info, info, replaced=adapter.replaced[name]))
+            operations.append(Fuse(name, info, info, alphas[name], replaced=adapter.replaced[name]))
         else:
             operations.append(Copy(name, info, "not in the adapter"))
     return tuple(operations)
-
-
-def _chosen(fusion: FusionConfig, sft: Checkpoint, key: str) -> set[str]:
-    """The tensors that the patterns of the settings choose."""
-    found = {}
-    for setting in ("only_tensors", "exclude_tensors"):
-        patterns = getattr(fusion, setting).split()
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in sft.tensors):
-                raise InputError(
-                    _key(key, setting),
-                    f"patterns that match tensors of {sft.key}",
-                    repr(pattern),
-                    "see rejuv apply --dry-run --json",
-                )
-        found[setting] = {name for name in sft.tensors if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    chosen = found["only_tensors"] - found["exclude_tensors"]
-    if not chosen:
-        raise InputError(
-            _key(key, "only_tensors"), "patterns that leave something to fuse", "none left", "exclude less"
-        )
-    return chosen
-
-
-def _key(prefix: str, setting: str) -> str:
-    return prefix + (setting.replace("_", "-") if prefix == "--" else setting)

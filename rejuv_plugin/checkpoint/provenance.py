@@ -126,6 +126,10 @@ def settings(plan: Plan) -> dict[str, Any]:
         if name == "alpha" or value != getattr(defaults, name)
     }
     found: dict[str, Any] = {"fusion": fusion}
+    if plan.fusion.method != "linear":
+        # Another default later, or another version of the library, is not the same output.
+        fusion["density"] = plan.fusion.density
+        found["mergekit"] = version("mergekit")
     if plan.reset:
         found["reset"] = {"omega": plan.reset.omega, "set": plan.reset.chosen.digest}
     return found
@@ -193,7 +197,8 @@ def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
 
 
 def _by_reason(plan: Plan) -> dict[str, Any]:
-    """What is not as one would expect: tensors that keep their bits for another reason than their dtype, and rows."""
+    """What is not as one would expect: tensors that keep their bits for another reason than their dtype, rows that do,
+    and tensors with an alpha of their own."""
     found: dict[str, Any] = {}
     for reason, entry in (("only in SFT", "only_in_sft"), ("left out", "left_out")):
         if names := [operation.name for operation in plan.copied if operation.why == reason]:
@@ -201,6 +206,8 @@ def _by_reason(plan: Plan) -> dict[str, Any]:
     kept = {op.name: op.sft.shape[0] - op.base.shape[0] for op in plan.fused if op.common < op.sft.elements}
     if kept:
         found["rows_kept"] = kept
+    if plan.fusion.alpha_of:
+        found["by_alpha"] = {str(alpha): count for alpha, count in plan.alphas.items()}
     if plan.adapter:
         found["adapter"] = {"low_rank": len(plan.adapter.added), "replaced": len(plan.adapter.replaced)}
     return found

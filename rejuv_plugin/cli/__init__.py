@@ -12,9 +12,12 @@ import typer
 
 from .. import __version__
 from ..errors import InputError
+from .alphas import alphas
 from .apply import apply
+from .diagnose import diagnose
 from .neurons import calibrate, reset_set
 from .report import report
+from .tune import tune
 from .verify import verify
 
 # Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
@@ -52,10 +55,13 @@ def _root(
 
 
 app.command()(apply)
+app.command()(alphas)
+app.command()(diagnose)
 app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)
 app.command()(report)
+app.command()(tune)
 
 
 @app.command()

@@ -28,6 +28,23 @@ def apply(
         float,
         typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
+    alpha_of: Annotated[
+        str, typer.Option(help='Tensors with another alpha, "PATTERN:ALPHA ..."; the last that matches counts.')
+    ] = FusionConfig.alpha_of,
+    towards: Annotated[
+        str,
+        typer.Option(help="What matrices shrink towards: base; or zero, which leaves norms and biases as they are."),
+    ] = FusionConfig.towards,
+    noise: Annotated[
+        float, typer.Option(help="Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.")
+    ] = FusionConfig.noise,
+    noise_seed: Annotated[int, typer.Option(help="Of --noise and --method dare.")] = FusionConfig.noise_seed,
+    method: Annotated[
+        str, typer.Option(help="linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.")
+    ] = FusionConfig.method,
+    density: Annotated[
+        float, typer.Option(help="Share of the changes that --method ties and dare keep.")
+    ] = FusionConfig.density,
     only_tensors: Annotated[
         str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
     ] = "*",
@@ -114,6 +131,12 @@ def apply(
     fusion = _as_options(
         FusionConfig,
         alpha=alpha,
+        alpha_of=alpha_of,
+        towards=towards,
+        noise=noise,
+        noise_seed=noise_seed,
+        method=method,
+        density=density,
         only_tensors=only_tensors,
         exclude_tensors=exclude_tensors,
         grown_vocabulary=grown_vocabulary,
@@ -233,6 +256,10 @@ def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, An
         "sft": str(plan.sft.root),
         "output": str(output.resolve()),
         "alpha": plan.fusion.alpha,
+        "alpha_of": [f"{op.name}:{op.alpha}" for op in plan.fused if op.alpha != plan.fusion.alpha],
+        "towards": plan.fusion.towards,
+        "noise": plan.fusion.noise,
+        "method": plan.fusion.method,
         "reset": _planned_reset(plan, reset),
         "tensors_fused": len(plan.fused),
         "parameters_fused": plan.parameters_fused,

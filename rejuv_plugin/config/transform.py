@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the two steps of Rejuvenation."""
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..errors import InputError
 from .checks import one_of, whole
@@ -17,6 +19,10 @@ class FusionConfig:
     checkpoint have another dtype). The paper's default is 0.5 and it sweeps 0.40 to 0.60; smaller favours
     out-of-distribution tasks, larger in-distribution ones."""
 
+    alpha_of: str = ""
+    """Tensors with an alpha of their own: shell patterns of their names, ``"model.layers.2?.*:0.3 *.k_proj.*:0.2"``; of
+    those that match a tensor the last counts. Not in the paper."""
+
     only_tensors: str = "*"
     """Tensors to fuse: shell patterns separated by white space. All others keep the SFT checkpoint's bits."""
 
@@ -27,6 +33,24 @@ class FusionConfig:
     """What to do when embeddings have other numbers of rows: ``refuse``, or ``keep`` the rows that only the SFT
     checkpoint has as they are there, and fuse the others."""
 
+    towards: str = "base"
+    """What matrices shrink towards: ``base``; or ``zero``, ``alpha * sft``, as shrink-and-perturb does (arXiv
+    1910.08475), where norms and biases, which are vectors, keep the SFT checkpoint's bits. Not in the paper."""
+
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise that is added to the fused matrices, over that of fresh ones
+    (``initializer_range`` of config.json). 0 is none; shrink-and-perturb adds it. Not in the paper."""
+
+    noise_seed: int = 0
+    """Of the noise, and of what ``dare`` drops."""
+
+    method: str = "linear"
+    """``linear``: fusion; or ``base + alpha * changes`` with fewer of the changes that SFT made, by mergekit (extra
+    ``merge``): ``ties``, the largest of each tensor, or ``dare``, some at random and scaled up. Not in the paper."""
+
+    density: float = 0.2
+    """Share of the changes that ``ties`` and ``dare`` keep, above 0 and up to 1."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
             raise InputError(
@@ -36,8 +60,51 @@ class FusionConfig:
                 "use 0.5, or a value of the paper's sweep (0.40 to 0.60)",
             )
         one_of("grown_vocabulary", self.grown_vocabulary, ("refuse", "keep"))
+        one_of("towards", self.towards, ("base", "zero"))
+        if not isinstance(self.noise, (int, float)) or isinstance(self.noise, bool) or not 0.0 <= self.noise < math.inf:
+            raise InputError("noise", "a number, at least 0", repr(self.noise), "use 0.1: a tenth of fresh weights")
+        one_of("method", self.method, ("linear", "ties", "dare"))
+        if self.method != "linear" and self.perturbs:
+            raise InputError("method", "linear with noise or towards", self.method, "one at a time")
+        if (
+            not isinstance(self.density, (int, float))
+            or isinstance(self.density, bool)
+            or not 0.0 < self.density <= 1.0
+        ):
+            raise InputError("density", "a number above 0 and up to 1", repr(self.density), "use 0.2")
+        _ = self.alphas
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
-        object.__setattr__(self, "alpha", float(self.alpha))
+        for name in ("alpha", "noise", "density"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether matrices are shrunk towards zero or get noise."""
+        return self.towards != "base" or self.noise > 0.0
+
+    @property
+    def alternative(self) -> str | None:
+        """The setting that makes it anything but an interpolation, if one does."""
+        found = ("noise", self.noise > 0.0), ("towards", self.towards != "base"), ("method", self.method != "linear")
+        return next((name for name, differs in found if differs), None)
+
+    @cached_property
+    def alphas(self) -> tuple[tuple[str, float], ...]:
+        """The patterns of ``alpha_of`` with their alphas, in their order."""
+        return tuple(map(_pattern_and_alpha, self.alpha_of.split()))
+
+
+def _pattern_and_alpha(entry: str) -> tuple[str, float]:
+    pattern, _, number = entry.rpartition(":")
+    try:
+        alpha = float(number)
+    except ValueError:
+        alpha = -1.0
+    if not pattern or not 0.0 <= alpha <= 1.0:
+        raise InputError(
+            "alpha_of", "PATTERN:ALPHA, separated by blanks, ALPHA in [0, 1]", repr(entry), 'as in "*.k_proj.*:0.2"'
+        )
+    return pattern, alpha
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,17 @@ def print_plan(record: dict[str, Any], as_json: bool) -> None:
     Console().print(table)
 
 
+def alpha_in_words(manifest: dict[str, Any]) -> str:
+    """``0.5``, and what else was done in parentheses: ``0.5 (of 2 tensors 0.3, towards zero, noise 0.1)``."""
+    fusion = manifest["settings"]["fusion"]
+    counts = manifest["tensors"].get("by_alpha", {}).items()
+    said = [f"of {count} tensors {other}" for other, count in counts if float(other) != fusion["alpha"]]
+    said += [
+        f"{setting} {fusion[setting]}" for setting in ("towards", "noise", "method", "density") if setting in fusion
+    ]
+    return f"{fusion['alpha']:g} ({', '.join(said)})" if said else f"{fusion['alpha']:g}"
+
+
 def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], output: Path) -> str:
     """One line about what was written.
 
@@ -41,7 +52,7 @@ def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], outpu
     said = ", ".join(f"{value:.3f} {side}" for side, value in entropy.items() if value is not None)
     sure = f"; token entropy in nats {said}" if said else ""
     return (
-        f"Rejuvenated with alpha {manifest['settings']['fusion']['alpha']}: {manifest['tensors']['fused']} tensors "
+        f"Rejuvenated with alpha {alpha_in_words(manifest)}: {manifest['tensors']['fused']} tensors "
         f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
         f"from base {moved}{sure}, {gigabytes:.2f} GB in {manifest['seconds']} s{rate}. Written to {output}; where "
         f"it comes from: {output / 'rejuvenation.json'}"

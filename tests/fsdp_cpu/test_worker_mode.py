@@ -30,14 +30,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def plan_of(pair: Path):
-    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig(alpha=0.4))
+FUSION = FusionConfig(alpha=0.4)
+ALTERNATIVE = FusionConfig(alpha=0.8, alpha_of="*.layers.1.*:0.5 *.k_proj.*:0.2", towards="zero", noise=0.5)
+
+
+def plan_of(pair: Path, fusion: FusionConfig = FUSION):
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
     modules = modules_of(plan.sft.config, plan.sft.shapes, "--sft")
     chosen = {m.name: Chosen(m.kind, m.count, tuple(range(0, m.count, 3))) for m in modules}
     return plan_reset(plan, ResetSet(plan.sft.config["model_type"], chosen), 0.8, "--reset-set")
 
 
-def load_and_step(pair: Path, strategy: str, rejuvenated: bool, options: dict) -> dict:
+def load_and_step(pair: Path, strategy: str, rejuvenated: bool, options: dict, fusion: FusionConfig = FUSION) -> dict:
     """On a rank: what the engine holds after loading, and after a step of the optimizer with a learning rate of 0."""
     import torch.distributed as dist
 
@@ -45,7 +49,7 @@ def load_and_step(pair: Path, strategy: str, rejuvenated: bool, options: dict) -
     from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
 
     engine = engines.build(pair / "sft", strategy, **options)
-    loaded = load_rejuvenated(engine, plan_of(pair), f"on rank {dist.get_rank()}") if rejuvenated else None
+    loaded = load_rejuvenated(engine, plan_of(pair, fusion), f"on rank {dist.get_rank()}") if rejuvenated else None
     engine.initialize()
     found = {"loaded": engines.exported(engine), "read": len(loaded.drift) if loaded else 0}
     if not options.get("forward_only"):
@@ -91,6 +95,16 @@ def test_engines_hold_what_disk_mode_writes(
         # Ranks whose module is an empty shell read nothing.
         shards = options.get("fsdp_size", world)
         assert [bool(rank["read"]) for rank in found] == [rank % shards == 0 for rank in range(world)]
+
+
+def test_alphas_of_tensors_and_noise_have_the_bits_of_disk_mode(server: Server, pairs: Path, tmp_path: Path) -> None:
+    pair = pairs / "qwen2-tied"
+    apply(plan_of(pair, ALTERNATIVE), tmp_path / "output")
+    apply(plan_of(pair), tmp_path / "plain")
+    found = server.run(load_and_step, 2, pair, "fsdp2", True, {}, ALTERNATIVE)[0]["loaded"]
+    expected, plain = weights(tmp_path / "output"), weights(tmp_path / "plain")
+    assert_loaded(found, expected, torch.float32)
+    assert not any(torch.equal(expected[name], plain[name]) for name in expected)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])

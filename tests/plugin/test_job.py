@@ -47,6 +47,16 @@ def test_worker_mode_goes_with_every_engine_it_knows() -> None:
     assert job_of(config_with(WORKER, critic__strategy="veomni")) is not None
 
 
+def test_patterns_pass_hydra_s_grammar_without_quotes() -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = "model.layers.2?.*:0.3 *.k_proj.*:0.2"
+    override = OverridesParser.create().parse_override(f"rejuvenation.fusion.alpha_of={given}")
+    job = job_of(config_with({"base_path": "base", "fusion": {"alpha_of": override.value()}}))
+    assert job is not None
+    assert job.settings.fusion.alphas == (("model.layers.2?.*", 0.3), ("*.k_proj.*", 0.2))
+
+
 def test_the_group_as_hydra_stores_it() -> None:
     job = job_of(config_with({**defaults(), "base_path": "base"}))
     assert job is not None
@@ -62,6 +72,9 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({"base_path": "b", "fusion": {"alpha": 1.5}}, {}, "rejuvenation.fusion.alpha", "[0, 1]"),
         ({"base_path": "b", "fusion": {"alpha": float("nan")}}, {}, "rejuvenation.fusion.alpha", "nan"),
         ({"base_path": "b", "fusion": {"alpha": "half"}}, {}, "rejuvenation.fusion.alpha", "'half'"),
+        ({"base_path": "b", "fusion": {"alpha_of": "*.k_proj.*"}}, {}, "rejuvenation.fusion.alpha_of", "PATTERN:ALPHA"),
+        ({"base_path": "b", "fusion": {"noise": -1}}, {}, "rejuvenation.fusion.noise", "at least 0"),
+        ({**WORKER, "fusion": {"method": "ties"}}, {}, "rejuvenation.fusion.method", "mode=disk"),
         ({"base_path": "b", "fusion": {"alhpa": 0.5}}, {}, "rejuvenation.fusion.alhpa", "did you mean"),
         ({"base_path": "b", "alpha": 0.5}, {}, "rejuvenation.alpha", "unknown key"),
         ({"base_path": "b", "reset": {"ratio": 1.5}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),

@@ -19,6 +19,8 @@ FLOORS = [
     {"checkpoint"},
     {"probe", "loading"},
     {"monitors"},
+    {"diagnose"},
+    {"tune"},
     {"report"},
     {"integrations"},
     {"cli"},
@@ -32,6 +34,7 @@ OWNERS = {
     "omegaconf": {"integrations"},
     "transfer_queue": {"integrations"},
     "typer": {"cli"},
+    "mergekit": {"ops"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -6,7 +6,10 @@ verl imports this module in every process of a job, Ray workers included. With n
 configuration, everything armed here leaves verl as it is.
 """
 
+import sys
 from types import ModuleType
+
+from packaging.version import parse  # verl has imported it
 
 from .import_hook import after_import
 from .loud import failures_are_printed
@@ -31,7 +34,18 @@ def _check_before_ray(verl_config: ModuleType) -> None:
     verl_config.validate_config = checked(verl_config.validate_config)
 
 
+def _refuse_old_verl() -> None:
+    # Before 0.9 verl loads no entry points: VERL_USE_EXTERNAL_MODULES may still name us, and then `import verl` fails.
+    version = getattr(sys.modules.get("verl"), "__version__", None)
+    if version and parse(version).release < (0, 9):
+        raise ImportError(
+            f"verl: expected 0.9 or newer, got {version}, whose trainers cannot be extended. "
+            "Fix: unset VERL_USE_EXTERNAL_MODULES, run `rejuv apply`, and train from its output"
+        )
+
+
 with failures_are_printed("rejuvenation"):
+    _refuse_old_verl()
     after_import("hydra.core.config_store", _store_config_group)
     after_import("verl.trainer.ppo.v1", _extend_trainers)
     after_import("verl.utils.config", _check_before_ray)

@@ -4,6 +4,7 @@
 
 import importlib.metadata
 import os
+from importlib.util import find_spec
 
 
 def report() -> tuple[list[str], bool]:
@@ -16,6 +17,8 @@ def report() -> tuple[list[str], bool]:
         version = importlib.metadata.version("verl")
     except importlib.metadata.PackageNotFoundError:
         return ["verl: not installed. Fix: install this package with its extra [verl]"], False
+    if find_spec("verl.trainer.ppo.v1") is None:
+        return [f"verl {version}: its trainers cannot be extended. Fix: verl 0.9, or `rejuv apply`"], False
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
 
     from verl.trainer.ppo.v1 import trainer_base

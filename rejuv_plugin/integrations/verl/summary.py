@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ...report.apply import alpha_in_words
 from .job import Job
 
 
@@ -46,7 +47,7 @@ class Summary:
         reference = settings.ref if has_reference else "none in this job"
         lines = [
             f"rejuvenation: {self.how}",
-            f"fusion alpha {settings.fusion.alpha:g} of {self.job.sft_path} with {settings.base_path}, "
+            f"fusion alpha {alpha_in_words(manifest)} of {self.job.sft_path} with {settings.base_path}, "
             f"{manifest['parameters_fused']:,} parameters",
         ]
         if reset:

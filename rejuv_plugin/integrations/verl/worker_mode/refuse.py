@@ -38,6 +38,9 @@ def refuse(config: Any, settings: RejuvenationConfig, uses_lora: bool) -> None:
             "'worker'",
             f"{_DISK} or train without LoRA",
         )
+    if settings.fusion.method != "linear":
+        # Which of equal changes a library keeps may differ between processors, and so between copies of a shard.
+        raise InputError("rejuvenation.fusion.method", "linear in worker mode", repr(settings.fusion.method), _DISK)
     reset = settings.reset
     if reset.ratio and not reset.calibration:
         raise InputError(

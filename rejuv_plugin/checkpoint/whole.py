@@ -1,0 +1,81 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Methods that must see a whole tensor: made when its first elements are asked for, and kept until the last are."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from ..config import FusionConfig
+from ..errors import InputError
+from .headers import BITS, TORCH_DTYPES, TensorInfo
+from .patterns import key_of
+from .pieces import read_exactly
+
+if TYPE_CHECKING:
+    import torch
+
+    from .plan import Fuse, Plan
+
+_one_at_a_time = Lock()
+"""For memory, and because mergekit draws from torch's random numbers, of which a process has one stream."""
+
+
+class Whole:
+    """One tensor of a plan, to be handed out in parts, each element once, to any number of threads."""
+
+    def __init__(self, plan: "Plan", operation: "Fuse", name: str) -> None:
+        """
+        Args:
+            plan: of two full checkpoints, with a method that is not linear.
+            operation: the tensor's.
+            name: names its random numbers.
+        """
+        self._fusion, self._operation, self._name = plan.fusion, operation, name
+        self._base = plan.base.root / operation.base.file
+        self._sft = plan.sft.root / operation.sft.file
+        self._values: torch.Tensor | None = None
+        self._left = operation.common
+        self._lock = Lock()
+
+    def __call__(self, first: int, base: "torch.Tensor", sft: "torch.Tensor", alpha: float) -> "torch.Tensor":
+        """``[n]`` float64, new: what `ops.merge` gives for the flat elements from ``first`` on; base and SFT are only
+        looked at for how many."""
+        with self._lock:
+            if self._values is None:
+                with _one_at_a_time:
+                    self._values = self._made(alpha)
+            part = self._values[first : first + len(sft)].clone()
+            self._left -= len(sft)
+            if self._left <= 0:
+                self._values, self._left = None, self._operation.common
+        return part
+
+    def _made(self, alpha: float) -> "torch.Tensor":
+        from ..ops.merge import sparse_task_vector
+
+        count, fusion = self._operation.common, self._fusion
+        base, sft = _read(self._base, self._operation.base, count), _read(self._sft, self._operation.sft, count)
+        return sparse_task_vector(base, sft, alpha, fusion.method, fusion.density, fusion.noise_seed, self._name)
+
+
+def check_method(fusion: FusionConfig, key: str) -> None:
+    """Raise `InputError` if the method needs a library that is not here; ``key`` comes before a setting's name."""
+    if fusion.method != "linear" and find_spec("mergekit") is None:
+        raise InputError(
+            key_of(key, "method"),
+            f"mergekit, for {fusion.method}",
+            "an environment without it",
+            "pip install 'rejuv-plugin[merge]'",
+        )
+
+
+def _read(path: Path, info: TensorInfo, count: int) -> "torch.Tensor":
+    """The first ``count`` elements, flat."""
+    import torch
+
+    data = bytearray(count * BITS[info.dtype] // 8)
+    with path.open("rb", buffering=0) as file:
+        read_exactly(file.fileno(), info.start, data, path)
+    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[info.dtype]))

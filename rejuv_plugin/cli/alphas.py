@@ -1,0 +1,71 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuv alphas``: a setting ``alpha_of`` that gives another alpha to what SFT moved furthest."""
+
+import json
+import math
+import sys
+from typing import Annotated
+
+import typer
+
+from ..config import FusionConfig
+from ..errors import InputError
+
+
+def alphas(
+    base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
+    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
+    alpha: Annotated[float, typer.Option(help="The alpha of what moved furthest.")],
+    above: Annotated[
+        float, typer.Option(help="Quantile of the relative drift, 0 to 1: 0.9 takes the top tenth.")
+    ] = 0.9,
+    of: Annotated[str, typer.Option(help="What is compared: tensor, or layer: decoder layers alone.")] = "tensor",
+    only_tensors: Annotated[str, typer.Option(help="Tensors to compare: shell patterns.")] = FusionConfig.only_tensors,
+    exclude_tensors: Annotated[
+        str, typer.Option(help="Tensors to leave out, as --only-tensors.")
+    ] = FusionConfig.exclude_tensors,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every drift, too, as JSON.")] = False,
+) -> None:
+    """Print a value for --alpha-of, or rejuvenation.fusion.alpha_of, by how far SFT moved each tensor from the base.
+
+    Relative drift is ||SFT - base|| / ||base||, streamed from the files. The value is all that is printed on stdout; it
+    names every tensor or layer that it is for, so that it means the same anywhere. A setting to compare with one alpha
+    for all: nothing is known that says it is better.
+
+    Examples:
+
+        rejuv alphas --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --above 0.8 --alpha 0.3 --of layer
+
+        rejuv apply --base BASE --sft SFT --output OUT --alpha-of "$(rejuv alphas --base BASE --sft SFT --alpha 0.3)"
+    """
+    if not 0.0 <= above < 1.0:
+        raise InputError("--above", "a quantile from 0 to below 1", str(above), "use 0.9: the top tenth")
+    if not 0.0 <= alpha <= 1.0:
+        raise InputError("--alpha", "a number in [0, 1]", str(alpha), "use less than the alpha of all others")
+    if of not in ("tensor", "layer"):
+        raise InputError("--of", "tensor or layer", repr(of), "use layer")
+    from .. import checkpoint
+    from ..loading.by_drift import alpha_of, by_layer, drift_of_each, furthest
+
+    plan = checkpoint.plan_fusion(base, sft, FusionConfig(only_tensors=only_tensors, exclude_tensors=exclude_tensors))
+    if plan.adapter:
+        raise InputError("--sft", "a full checkpoint to measure drift in", "a LoRA adapter", "merge it")
+    with checkpoint.bars() as progress:
+        drifts = drift_of_each(plan, checkpoint.workers(), progress)
+    drifts = by_layer(drifts) if of == "layer" else drifts
+    if not drifts:
+        raise InputError("--of", "a model with numbered layers", "none", "use tensor")
+    found = furthest(drifts, above)
+    setting = alpha_of(plan, found, alpha)
+    if as_json:
+        # JSON has no infinity, which is the drift of what was all zero in the base.
+        every = {name: x if math.isfinite(x := drift.relative) else None for name, drift in drifts.items()}
+        print(json.dumps({"alpha_of": setting, "relative_drift": every}, indent=2))
+        return
+    print(setting)
+    print(
+        f"{len(found)} of {len(drifts)} {of}s: relative drift {drifts[found[-1]].relative:.3%} "
+        f"to {drifts[found[0]].relative:.3%}",
+        file=sys.stderr,
+    )

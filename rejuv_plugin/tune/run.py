@@ -1,0 +1,102 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""From two checkpoints, prompts and a reward function to the alpha to start RL from."""
+
+import json
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..checkpoint import read_inputs
+from ..checkpoint.digest import Progress
+from ..checkpoint.provenance import Inputs
+from ..checkpoint.small_file import write_text
+from ..config import TuningConfig
+from . import record
+from .ask import Asker
+from .objective import objective
+from .question import Question
+from .search import Search, search
+from .trace import NAME, Trace, address
+
+FORMAT = 1
+RESULT = "tuning.json"
+
+
+def tune(
+    question: Question,
+    settings: TuningConfig,
+    directory: Path,
+    *,
+    inputs: Inputs | None = None,
+    fusion_alone: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Search for the best alpha, and rho if there are several.
+
+    Args:
+        question: from `question.question_of`; each rho in its ``resets`` is tried with every alpha.
+        settings: of the search, as for the question.
+        directory: there already; ``trace.jsonl`` in it is read and continued, ``tuning.json`` written.
+        inputs: digests of the checkpoints' files, if they are known.
+        fusion_alone: whether rho 0 is tried too.
+        progress: called with ``("hash", ...)``, then with ``(candidate, answers done, answers in all)``.
+
+    Returns:
+        The content of tuning.json.
+
+    Raises:
+        InputError: a checkpoint, or what is made of it, that cannot be loaded, does not fit the device, or overflows; a
+            reward that is no number.
+    """
+    began, goal = time.monotonic(), objective(settings.best_of)
+    content = question.content(inputs or read_inputs(question.plan, progress=progress))
+    rhos = (*([0.0] if fusion_alone else []), *sorted(question.resets))
+    resolution = settings.resolution if settings.refines else None
+    lanes = search(
+        Search(settings.grid, rhos, resolution, len(question.tasks), settings.seed),
+        goal,
+        Asker(question, Trace(directory / NAME, address(content)), progress),
+    )
+    seconds = time.monotonic() - began
+    found = _made(question, settings, rhos, seconds) | {
+        "objective": goal.to_json(),
+        "choice": record.choice(lanes, goal, settings.seed),
+        "trace": record.trace(lanes, settings.pass_score, settings.seed),
+    }
+    write_text(directory / RESULT, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
+
+
+def _made(question: Question, settings: TuningConfig, rhos: tuple[float, ...], seconds: float) -> dict[str, Any]:
+    plan, data, device = question.plan, question.data, question.device
+    libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
+    return {
+        "format": FORMAT,
+        "what": "tuning",
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"rejuv-plugin": __version__, "python": python_version(), **libraries},
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+        },
+        "seconds": round(seconds, 3),
+        "settings": asdict(settings) | {"rho": list(rhos), "omega": question.omega, "sampler": question.sampler},
+        "base": {"name": plan.base.label, "path": str(plan.base.root)},
+        "sft": {"name": plan.sft.label, "path": str(plan.sft.root)},
+        "prompts": {
+            "files": list(data.prompts.files),
+            "count": len(question.tasks),
+            "group": data.group,
+            "temperature": data.temperature,
+            "max_response": data.prompts.max_response,
+            "reward": data.reward,
+        },
+    }
