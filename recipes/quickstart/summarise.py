@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -62,14 +63,18 @@ class ArmResult:
     gradient_share_curve: list[float]
 
 
-def gradient_share(dump: Path) -> dict[str, float]:
+def source_of(row: Mapping[str, Any]) -> str:
+    """The data source of a line of verl's dumps, which does not name it."""
+    return "nav_out" if distance(row["gts"]) > Settings().in_max else "nav_in"
+
+
+def gradient_share(dump: Path, source_of: Callable[[Mapping[str, Any]], str] = source_of) -> dict[str, float]:
     """Share of groups with some right and some wrong answers in one of verl's dumps, by data source."""
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line in dump.read_text().splitlines():
         row = json.loads(line)
-        source = "nav_out" if distance(row["gts"]) > Settings().in_max else "nav_in"
         # verl's key is <uid of the prompt>_<sample>_<turn>.
-        groups[source, row["uid"].rsplit("_", 2)[0]].append(row["score"])
+        groups[source_of(row), row["uid"].rsplit("_", 2)[0]].append(row["score"])
     mixed: dict[str, list[bool]] = defaultdict(list)
     for (source, _), scores in groups.items():
         mixed[source].append(min(scores) < max(scores))
@@ -84,14 +89,18 @@ def accuracy(data: dict[str, float], source: str) -> tuple[float, int]:
     raise KeyError(f"no validation accuracy of {source} among {sorted(name for name in data if 'val' in name)}")
 
 
-def read_arm(directory: Path) -> ArmResult:
-    """Everything about one finished arm."""
-    run = json.loads((directory / "run.json").read_text())
-    records = read_records(directory / "metrics.jsonl")
+def steps_of_run(directory: Path) -> dict[int, dict[str, float]]:
+    """verl's metrics of an arm by step."""
     # verl may log one step twice (the step and its checkpoint): the later values win, none is lost.
     by_step: dict[int, dict[str, float]] = defaultdict(dict)
-    for record in records:
+    for record in read_records(directory / "metrics.jsonl"):
         by_step[record["step"]].update(record["data"])
+    return dict(by_step)
+
+
+def read_arm(directory: Path) -> ArmResult:
+    """Everything about one finished arm."""
+    run, by_step = json.loads((directory / "run.json").read_text()), steps_of_run(directory)
     last = max(by_step)
     trained = [by_step[step] for step in sorted(by_step) if step > 0]
     before_in, group = accuracy(by_step[0], "nav_in")

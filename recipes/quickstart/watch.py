@@ -11,6 +11,7 @@ the directory: seconds, peak memory and exit code.
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def describe(records: list[dict[str, Any]], steps: int) -> str:
     trained = [record for record in records if record["step"] > 0 and "timing_s/step" in record["data"]]
     if not trained:
         for name, value in (item for record in records for item in record["data"].items()):
-            if name.startswith("val-core/nav_in/acc/mean@"):
+            if re.match(r"val-core/\w+_in/acc/mean@", name):
                 return f"start checkpoint: accuracy {value:.3f} on the held-out problems; first step ..."
         return ""
     data = trained[-1]["data"]

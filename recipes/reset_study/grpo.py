@@ -48,19 +48,25 @@ def advantages(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def policy_loss(
-    model: PreTrainedModel, prompt: torch.Tensor, answers: list[list[int]], advantage: torch.Tensor
+    model: PreTrainedModel,
+    prompt: torch.Tensor,
+    answers: list[list[int]],
+    advantage: torch.Tensor,
+    said: list[list[int]] | None = None,
 ) -> torch.Tensor:
-    """``-advantage * log p`` of the answers' tokens, averaged over all tokens of the batch.
+    """``-advantage * log p`` of the tokens that the policy said, averaged over all of the batch.
 
     Args:
         model: the policy.
         prompt: ``[B, P]`` int64.
         answers: B lists of token ids, each with its end token unless it was cut off.
         advantage: ``[B]``.
+        said: for each answer, 1 at the policy's own tokens and 0 at an environment's; without it all are its own.
     """
     longest = max(map(len, answers))
     padded = torch.tensor([ids + [model.config.pad_token_id] * (longest - len(ids)) for ids in answers])
-    mask = torch.tensor([[1.0] * len(ids) + [0.0] * (longest - len(ids)) for ids in answers])
+    said = said or [[1] * len(ids) for ids in answers]
+    mask = torch.tensor([own + [0] * (longest - len(own)) for own in said], dtype=torch.float32)
     tokens = torch.cat([prompt, padded], 1)
     # Padding is on the right and attention is causal: no attention mask is needed.
     logits = model(input_ids=tokens[:, :-1], use_cache=False).logits[:, prompt.shape[1] - 1 :]

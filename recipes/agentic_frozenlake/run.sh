@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The whole pipeline on a laptop: an agent over-trained by SFT, as it is and rejuvenated, each trained by the real verl in
+# gymnasium's FrozenLake.
+#   bash recipes/agentic_frozenlake/run.sh [verl overrides ...]
+# What the settings mean and what comes out: README.md. Task and models: lake_settings.py. RL: run_frozenlake_fsdp2.sh.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+
+# Runs to make for each seed: over, rejuvenated, moderate, base.
+ARMS=${ARMS:-"over rejuvenated"}
+# The settings were chosen on seeds 0 and 1.
+SEEDS=${SEEDS:-"2"}
+STEPS=${STEPS:-25}
+# Arms that run at a time: 2.5 GiB each.
+JOBS=${JOBS:-2}
+# Weight of the SFT checkpoint in the fusion.
+ALPHA=${ALPHA:-0.5}
+OUT=${OUT:-$HERE/out}
+# An existing environment to use instead of making one.
+VENV=${VENV:-}
+# The interpreter of the environment made here: Python 3.11 or 3.12.
+export PYTHON=${PYTHON:-python3}
+
+# Derived from the above
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+for arm in $ARMS; do
+  case $arm in
+    over | rejuvenated | moderate | base) ;;
+    *) echo "ARMS: expected some of over, rejuvenated, moderate, base, got $arm. Fix: ARMS=\"over rejuvenated\"." >&2; exit 2 ;;
+  esac
+done
+STARTED=$SECONDS
+stage() { printf '\n== %s\n' "$*"; }
+
+stage "1/4 environment (about 90 s the first time)"
+if [ -z "$VENV" ]; then
+  VENV=$OUT/.venv
+  # shellcheck source=/dev/null
+  source "$ROOT/constraints/install.sh"
+  install_pinned "$VENV" verl,report,agentic
+fi
+export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV
+export PYTHONPATH=$HERE:$ROOT/recipes/reset_study:$ROOT/recipes/quickstart${PYTHONPATH:+:$PYTHONPATH}
+
+stage "2/4 models and data, seeds $SEEDS (about two minutes each)"
+for seed in $SEEDS; do OMP_NUM_THREADS=1 python "$HERE/make_lake.py" --seed "$seed" --out "$OUT"; done
+
+stage "3/4 RL under verl: $ARMS, $STEPS steps each, $JOBS at a time"
+# What is left when one fails must not go on alone.
+trap 'kill $(jobs -pr) 2> /dev/null || true' EXIT
+export STEPS ALPHA OUT
+runs=()
+for SEED in $SEEDS; do
+  MODELS=$(python "$HERE/lake_settings.py" --seed "$SEED" --out "$OUT")
+  RUN_DIR=$OUT/runs/$(basename "$MODELS")-steps$STEPS
+  runs+=("$RUN_DIR")
+  export SEED MODELS RUN_DIR
+  for arm in $ARMS; do
+    # A study that was stopped goes on where it was.
+    if grep -qs '"exit_code": 0' "$RUN_DIR/$arm/run.json"; then continue; fi
+    while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do wait -n; done
+    ARM=$arm python "$ROOT/recipes/quickstart/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" --lines -- \
+      bash "$HERE/run_frozenlake_fsdp2.sh" "$@" &
+  done
+done
+while [ -n "$(jobs -pr)" ]; do wait -n; done
+trap - EXIT
+
+stage "4/4 results"
+python "$HERE/lake_summary.py" "${runs[@]}" --output "$OUT"
+watched=()
+for run in "${runs[@]}"; do
+  for arm in $ARMS; do [ "$arm" = base ] || watched+=("$run/$arm/checkpoints"); done
+done
+if [ ${#watched[@]} -gt 0 ]; then rejuv report "${watched[@]}" --output "$OUT/report.html"; fi
+echo "total: $((SECONDS - STARTED)) s"
