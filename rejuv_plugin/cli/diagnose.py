@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..config.diagnosis import SIGNALS, DiagnosisConfig
+from ..config import DiagnosisConfig
+from ..config.diagnosis import SIGNALS
 from ..errors import InputError
 
 
@@ -94,15 +95,19 @@ def diagnose(
 
     from ..checkpoint import bars
     from ..checkpoint.small_file import write_text
+    from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
-    from ..diagnose.run import read_inputs
     from ..report.diagnose import table
+    from ..report.diagnosis import write
 
     inputs = read_inputs(base, sft, settings)
     with bars() as progress:
         metrics = measure(inputs, progress)
     write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    write(metrics, output / "report.html")
     # A log has no width of its own; a table that is folded there cannot be read.
     console = Console()
     Console(width=None if console.is_terminal else 160).print(table(metrics))
-    print(f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'metrics.json'}")
+    print(
+        f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / 'metrics.json'}"
+    )

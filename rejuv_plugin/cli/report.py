@@ -1,36 +1,60 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""``rejuv report``: what the plasticity monitors saw of RL runs, as one page."""
+"""``rejuv report``: what the monitors saw of RL runs, or what a diagnosis or a tuning found, as one page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+KEY = "DIR"
+
 
 def report(
-    runs: Annotated[
+    results: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_DIR...", help="Directories of runs (trainer.default_local_dir)."),
+        typer.Argument(
+            metavar=f"{KEY}...",
+            help="Directories of runs (trainer.default_local_dir), or one that rejuv diagnose or rejuv tune wrote.",
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The .html file to write; an older report is replaced.")],
 ) -> None:
     """Draw one run, or compare several: alarms, curves, layers over time, last values, what they mean.
 
-    One HTML file without any network access, made of the plasticity.jsonl and alarms.jsonl that a run with monitors
-    leaves in its directory; a run that is still going will do.
+    Or draw a diagnosis or a tuning anew: the verdict or the choice, its evidence, pictures, numbers.
 
-    Example:
+    One HTML file without any network access. Of runs it is made of the plasticity.jsonl and alarms.jsonl that a run
+    with monitors leaves in its directory; a run that is still going will do. Else it is made of metrics.json or
+    tuning.json.
+
+    Examples:
 
         rejuv report runs/over runs/rejuvenated --output report.html
+
+        rejuv report diagnosis --output diagnosis.html
     """
-    from ..monitors.catalogue import CATALOGUE
+    from ..report.diagnosis import write, write_tuning
     from ..report.page.document import check_output
+    from ..report.results import kind_of, load
+
+    check_output(output, "--output")
+    kind = kind_of(results, KEY)
+    if kind == "run":
+        print(_runs(results, output))
+        return
+    (write if kind == "diagnosis" else write_tuning)(load(results[0], kind), output)
+    print(f"1 {kind}: {output}")
+
+
+def _runs(results: Sequence[Path], output: Path) -> str:
+    from ..monitors.catalogue import CATALOGUE
+    from ..report.page.text import counted
     from ..report.runs.page import write
     from ..report.runs.run import load_runs
 
-    check_output(output, "--output")
-    found = load_runs(runs, "RUN_DIR")
+    found = load_runs(results, KEY)
     write(found, list(CATALOGUE.values()), output)
     alarms = sum(alarm.ended is None for run in found for alarm in run.alarms)
-    print(f"{len(found)} run{'s' if len(found) > 1 else ''}, {alarms} alarm{'' if alarms == 1 else 's'} on: {output}")
+    return f"{counted(len(found), 'run')}, {counted(alarms, 'alarm')} on: {output}"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model on the calibration data: one pass, teacher-forced, that everything but drift and answers is read from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -129,8 +129,10 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
     Raises:
         InputError: named ``--signals``; MLPs that the monitors do not know.
     """
-    fix = "leave neurons and ranks out"
-    layers = decoder_layers(model, model.config.get_text_config().num_hidden_layers, KEY, fix)
+    layers: Iterable[Any] = ()
+    if neurons or ranks:
+        count = model.config.get_text_config().num_hidden_layers
+        layers = decoder_layers(model, count, KEY, "leave neurons and ranks out")
     experts: list[tuple[int, Any, dict[int, Routed]]] = []
     with ExitStack() as stack:
         if neurons:
@@ -140,11 +142,13 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
         for number, layer in enumerate(layers):
             if ranks and number in ranks.places:
                 stack.callback(layer.register_forward_hook(_residual(ranks, number)).remove)
-            if neurons and hasattr(layer.mlp, "down_proj"):
-                neurons.has(number, layer.mlp.down_proj.in_features)
-                stack.callback(layer.mlp.down_proj.register_forward_pre_hook(_dense(neurons, number)).remove)
+            mlp = getattr(layer, "mlp", None)
+            down = getattr(mlp, "down_proj", None)
+            if neurons and down is not None:
+                neurons.has(number, down.in_features)
+                stack.callback(down.register_forward_pre_hook(_dense(neurons, number)).remove)
             elif neurons:
-                module = _experts(layer.mlp)
+                module = _experts(mlp)
                 neurons.has(number, module.down_proj.shape[0] * module.down_proj.shape[2])
                 experts.append((number, module, stack.enter_context(recorded(module))))
 

@@ -132,7 +132,7 @@ def _found(
         "drift_spikes": plain(sum(spikes.values(), Magnitudes.none()).top_share()),
         "update_cosine": plain(cosine(list(steps.values()))),
     }
-    by = {
+    by: dict[str, Sequence[float]] = {
         "drift": by_layer(lambda name: sum(of_row(drifts, name), Drift()).relative),
         "drift_spikes": by_layer(lambda name: sum(of_row(spikes, name), Magnitudes.none()).top_share()),
     }

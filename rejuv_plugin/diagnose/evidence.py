@@ -75,6 +75,15 @@ EVIDENCE = (
         f"{_OURS}; a loss near 0 as a sign: arXiv 2606.09932",
     ),
     Evidence(
+        "nll_rise",
+        "above",
+        0.25,
+        OVER,
+        1,
+        "it predicts the calibration responses worse than the base does: it learned other ones by heart",
+        f"{_OURS}: overfitting, seen where the calibration data are held out",
+    ),
+    Evidence(
         "pass_gap",
         "below",
         0.05,

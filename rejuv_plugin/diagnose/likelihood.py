@@ -48,6 +48,7 @@ def likelihood(tokens: Sequence[Tokens], base: Sequence[Tokens] | None, seed: in
             for a, b in zip(tokens, base, strict=True)
         ]
         numbers["entropy_gap"] = mean(lambda i: gaps[i])
+        numbers["nll_rise"] = mean(lambda i: tokens[i].nll.double() - base[i].nll.double())
         numbers["entropy_ratio"] = bootstrap(torch.tensor(both, dtype=torch.float64), ratio, seed)
         positions["entropy_gap"] = _by_position(gaps)
     return Found(numbers, positions=positions, curves={"calibration_error": _diagram(bins.sum(0))})

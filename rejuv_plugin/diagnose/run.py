@@ -5,7 +5,7 @@
 import gc
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -16,121 +16,31 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..checkpoint import read_checkpoint
-from ..checkpoint.adapter import is_adapter
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
-from ..checkpoint.source import locate
-from ..config.diagnosis import DiagnosisConfig
-from ..errors import InputError
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
-from ..probe.answers import Task, draw_tasks, sample_answers
-from ..probe.decoder import ModelShape, decoder_layers
-from ..probe.dialogue import Example, read_examples
+from ..probe.answers import sample_answers
+from ..probe.decoder import ModelShape
 from ..probe.entropy_scan import not_finite
-from ..probe.load import device_of, fitting, load_config, load_model, load_tokenizer
-from ..probe.prompts import Prompts
-from ..probe.reward import Reward, load_reward, scores
+from ..probe.load import fitting, load_model
+from ..probe.reward import scores
 from . import answers, drift
-from .calibration_pass import KEY, Tokens, read, watched
+from .calibration_pass import Tokens, read, watched
 from .found import Found, finite, plain
 from .hessian import top_eigenvalue
+from .inputs import Inputs
 from .likelihood import likelihood
 from .sharpness import EXAMPLES, sharpness
 from .signals import CATALOGUE, NAMES
 from .verdict import judge
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that is looked at, checked."""
-
-    base: Checkpoint
-    ladder: tuple[Checkpoint, ...]
-    names: tuple[str, ...]
-    """Of the ladder, each another."""
-    examples: tuple[Example, ...]
-    tasks: tuple[Task, ...]
-    tokenizer: Any
-    """Of the last checkpoint of the ladder; it is used for all, the base included."""
-    reward: Reward | None
-    device: torch.device
-    layers: int
-    settings: DiagnosisConfig
-
-
-def read_inputs(base: str, ladder: Sequence[str], settings: DiagnosisConfig) -> Inputs:
-    """Read and check everything but weights.
-
-    Args:
-        base: directory or hub name of the model before SFT.
-        ladder: the same of SFT checkpoints, in the order of training.
-        settings: what to measure, and on what.
-
-    Raises:
-        InputError: named by the command's options; nothing was written.
-    """
-    ours = read_checkpoint(base, "--base")
-    theirs = tuple(_full(sft) for sft in ladder)
-    for checkpoint in theirs:
-        drift.weights_of(ours, checkpoint)
-    last, device = theirs[-1], device_of(settings.device, "--device")
-    shape = ModelShape.of(load_config(ours))
-    examples = read_examples(last, settings.calibration, settings.max_tokens, "--calibration")[: settings.examples]
-    if not examples:
-        raise InputError(
-            "--calibration", f"responses within the first {settings.max_tokens} tokens", "none", "raise --max-tokens"
-        )
-    _check_vocabulary(ours, examples)
-    reward = load_reward(settings.reward, "--reward") if settings.reward and settings.samples else None
-    tokenizer, tasks = load_tokenizer(last), []
-    if settings.samples:
-        source = Prompts(settings.prompts, "prompt", None, settings.max_response, "--prompts")
-        source.check()
-        tasks = draw_tasks(last, source, settings.count, settings.seed, tokenizer)
-    return Inputs(
-        ours,
-        theirs,
-        _distinct([checkpoint.label for checkpoint in theirs], ladder, ours.label),
-        tuple(examples),
-        tuple(tasks),
-        tokenizer,
-        reward,
-        device,
-        shape.layers,
-        settings,
-    )
-
-
-def _full(sft: str) -> Checkpoint:
-    if is_adapter(locate(sft, "--sft")):
-        raise InputError("--sft", "full checkpoints to measure in", "a LoRA adapter", "merge it: rejuv apply --alpha 1")
-    return read_checkpoint(sft, "--sft")
-
-
-def _check_vocabulary(base: Checkpoint, examples: Sequence[Example]) -> None:
-    rows, largest = base.config.get("vocab_size"), max(max(example.ids) for example in examples)
-    if rows and largest >= rows:
-        raise InputError(
-            "--base", f"rows for all tokens of the calibration data, {largest} among them", f"{rows}", "use other data"
-        )
-
-
-def _distinct(labels: Sequence[str], given: Sequence[str], base: str) -> tuple[str, ...]:
-    """Labels where they tell the checkpoints apart, else what was given."""
-    if len({base, *labels}) == 1 + len(labels):
-        return tuple(labels)
-    if len(set(given)) < len(given):
-        raise InputError("--sft", "each checkpoint once", "one of them twice", "leave it out")
-    return tuple(given)
-
-
 def diagnose(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     """Measure the base and every checkpoint of the ladder, and judge the ladder. One model is in memory at a time.
 
     Args:
-        inputs: from `read_inputs`.
+        inputs: from `inputs.read_inputs`.
         progress: called with a phase, the number of units done in it, and of all.
 
     Returns:
@@ -161,7 +71,8 @@ def _of_model(
     inputs: Inputs, checkpoint: Checkpoint, base: list[Tokens] | None, say: Progress
 ) -> tuple[Found, list[Tokens]]:
     """What needs a model in memory."""
-    settings, found, tokens = inputs.settings, Found(), []
+    settings, found = inputs.settings, Found()
+    tokens: list[Tokens] = []
     with fitting(inputs.device, "--device"):
         # Of what a model was before, graphs in cycles may hold on to memory.
         gc.collect()
@@ -192,8 +103,6 @@ def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tupl
         neurons = NeuronMonitor(shape.layers, shape.width, inputs.device, _no_look)
     if "ranks" in wanted:
         ranks = RankMonitor(shape.layers, shape.hidden, inputs.device, _no_look)
-    if neurons or ranks:
-        decoder_layers(model, shape.layers, KEY, "leave neurons and ranks out")
     with watched(model, neurons, ranks) as after_forward:
         tokens = read(
             model,
@@ -208,7 +117,9 @@ def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tupl
     for monitor in (neurons, ranks):
         if monitor:
             values = monitor.values(monitor.sums())
-            layers = {name.removeprefix("probe/"): each for name, each in values.layers.items()}
+            layers: dict[str, Sequence[float]] = {
+                name.removeprefix("probe/"): each for name, each in values.layers.items()
+            }
             numbers = {name.removeprefix("probe/"): plain(value) for name, value in values.numbers.items()}
             found |= Found(numbers | {name: plain(_median(each)) for name, each in layers.items()}, layers)
     return found, tokens

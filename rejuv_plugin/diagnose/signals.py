@@ -144,6 +144,14 @@ _LIKELIHOOD = (
         "none",
     ),
     Signal(
+        "nll_rise",
+        f"nll minus that of the base on the same responses{_EXAMPLES}",
+        "nats a token",
+        "below 0; above it on held-out data SFT has unlearned what it was to teach",
+        "overfitting; as a signal before RL ours",
+        "none",
+    ),
+    Signal(
         "calibration_error",
         "gap between confidence and accuracy of the next token, expected calibration error in 15 bins, as torchmetrics'"
         f" MulticlassCalibrationError{_EXAMPLES} (biased up, as the error itself is on few tokens)",

@@ -48,9 +48,10 @@ class Verdict:
 def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
     """Weigh the evidence.
 
-    Clear evidence, whose whole interval is beyond the threshold, adds up: `ENOUGH` of it makes a verdict. Less, or a
-    published threshold that an interval crosses, is a risk. Without a measured entropy nothing is known. A low pass
-    rate alone is no lost plasticity: it is said to be too weak only where nothing speaks for over-training.
+    Clear evidence, whose whole interval is beyond the threshold, adds up: `ENOUGH` of it makes a verdict, unless the
+    whole interval of a published rule says otherwise. Less, or a published threshold that an interval crosses, is a
+    risk. Without a measured entropy nothing is known. A low pass rate alone is no lost plasticity: it is said to be too
+    weak only where nothing speaks for over-training.
     """
     judged = [(rule, reason) for rule in evidence if (reason := _judged(rule, numbers))]
     over = _sums([pair for pair in judged if pair[0].of == OVER])
@@ -58,7 +59,7 @@ def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
     reasons = tuple(sorted((reason for _, reason in judged), key=lambda r: (not r.met, not r.clear)))
     if not any(rule.of == OVER and rule.weight >= ENOUGH for rule, _ in judged):
         level: Level = "unknown"
-    elif over.clear >= ENOUGH:
+    elif over.clear >= ENOUGH and not over.denied:
         level = "over_trained"
     elif over.clear or over.open:
         level = "at_risk"
@@ -77,12 +78,15 @@ class _Sums:
     """Weights of evidence that is met, and clearly."""
     open: int
     """Weights of what may be met: the value is beyond the threshold, or a published one lies within the interval."""
+    denied: bool
+    """Whether a published threshold is clearly not reached."""
 
 
 def _sums(judged: Sequence[tuple[Evidence, Reason]]) -> _Sums:
     clear = sum(rule.weight for rule, reason in judged if reason.met and reason.clear)
+    denied = any(rule.weight >= ENOUGH and reason.clear and not reason.met for rule, reason in judged)
     uncertain = [rule for rule, reason in judged if not reason.clear and (reason.met or rule.weight >= ENOUGH)]
-    return _Sums(clear, sum(rule.weight for rule in uncertain))
+    return _Sums(clear, sum(rule.weight for rule in uncertain), denied)
 
 
 def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
@@ -154,7 +158,8 @@ def _advice(level: Level, reasons: Sequence[Reason]) -> tuple[str, ...]:
     if level == "over_trained":
         return (_REJUVENATE, "or start RL from an earlier checkpoint of the SFT run", *((easier,) if weak else ()))
     if level == "at_risk":
-        return (_MORE, *((easier,) if weak else ()), _REJUVENATE)
+        more = (_MORE,) if any(not reason.clear for reason in reasons) else ()
+        return (*more, *((easier,) if weak else ()), _REJUVENATE)
     if level == "too_weak":
         return (easier, "rejuvenation is not the cure: it moves a checkpoint towards its base")
     if level == "unknown":

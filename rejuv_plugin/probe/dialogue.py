@@ -52,14 +52,16 @@ def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Exampl
     return examples
 
 
-def read_examples(checkpoint: Checkpoint, path: str, max_tokens: int, key: str) -> list[Example]:
-    """A calibration file as sequences for a checkpoint, cut to ``max_tokens``; those that have no response left are
-    dropped.
+def read_examples(
+    checkpoint: Checkpoint, path: str, max_tokens: int, key: str, count: int | None = None
+) -> list[Example]:
+    """A calibration file, or its first ``count`` dialogues, as sequences for a checkpoint, cut to ``max_tokens``; those
+    that have no response left are dropped.
 
     Raises:
         InputError: as `calibration.read_dialogues` and `tokenize`.
     """
-    dialogues = read_dialogues(path, key)
+    dialogues = read_dialogues(path, key)[:count]
     context = checkpoint.config.get("max_position_embeddings") or sys.maxsize
     vocabulary = checkpoint.config.get("vocab_size") or sys.maxsize
     whole = tokenize(dialogues, load_tokenizer(checkpoint), context, vocabulary, key, checkpoint.key)

@@ -75,7 +75,7 @@ def test_the_scan_is_the_models_own_entropy_however_it_is_cut(pair: Path, monkey
     (whole,) = scan(model, [example], "--sft")
     torch.testing.assert_close(whole.double(), expected[[2, 3, 18]], rtol=1e-5, atol=1e-6)
     widths = []
-    monkeypatch.setattr(entropy_scan, "_LOGITS", 2 * logits.shape[1])
+    monkeypatch.setattr(entropy_scan, "LOGITS", 2 * logits.shape[1])
     monkeypatch.setattr(entropy_scan, "entropy", lambda x: widths.append(len(x)) or entropy(x))
     (cut,) = scan(model, [example], "--sft")
     torch.testing.assert_close(cut, whole)

@@ -20,7 +20,7 @@ from rejuv_plugin.cli import main
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.history import ALARMS, PLASTICITY, History, step_record
 from rejuv_plugin.monitors.rules import RULES
-from rejuv_plugin.report.page.axes import scale, step_ticks
+from rejuv_plugin.report.page.axes import names, numbers, scale, step_ticks
 from rejuv_plugin.report.page.plot import thinned
 from rejuv_plugin.report.runs.layer_map import Rows, layer_map
 from rejuv_plugin.report.runs.page import page
@@ -35,10 +35,10 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_three_runs(three: list[Path]) -> None:
-    html = page(load_runs(three, "RUN_DIR"), CATALOGUE)
+    html = page(load_runs(three, "DIR"), CATALOGUE)
     seen = checked(html)
     text = " ".join(seen.texts)
-    assert html == page(load_runs(three, "RUN_DIR"), CATALOGUE)
+    assert html == page(load_runs(three, "DIR"), CATALOGUE)
     assert text.index("low_entropy_at_start") < text.index("At a glance") < text.rindex("Reward and validation")
     for part in ("over", "rejuvenated", "moderate", "1 alarm on", "no alarm", "Layers over time", "Glossary"):
         assert part in text
@@ -57,7 +57,7 @@ def test_three_runs(three: list[Path]) -> None:
 
 
 def test_downloads_are_what_was_measured(three: list[Path]) -> None:
-    runs = load_runs(three, "RUN_DIR")
+    runs = load_runs(three, "DIR")
     links = {link["download"]: link["href"] for link in checked(page(runs, CATALOGUE)).links if "download" in link}
 
     def rows(name: str) -> list[list[str]]:
@@ -90,7 +90,7 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
     told = {"step": 3, "name": HOSTILE, "event": "raised", "since": 1, "seen": HOSTILE, "why": HOSTILE, "try": HOSTILE}
     History(directory / ALARMS).add(told)
     rows = [replace(CATALOGUE[0], name=HOSTILE, unit=HOSTILE, meaning=HOSTILE, healthy=HOSTILE, source=HOSTILE)]
-    html = page(load_runs([directory, write_run(tmp_path / "b", 0, 0.3, 0.1)], "RUN_DIR"), rows)
+    html = page(load_runs([directory, write_run(tmp_path / "b", 0, 0.3, 0.1)], "DIR"), rows)
     seen = Page(html)
     assert "<script" not in html
     assert "<img" not in html
@@ -102,9 +102,9 @@ def test_hostile_names_are_only_text(tmp_path: Path) -> None:
 
 def test_a_run_without_alarms_file_is_judged_by_the_rules(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run", 0, 0.1, 0.1)
-    (told,) = load_runs([directory], "RUN_DIR")
+    (told,) = load_runs([directory], "DIR")
     (directory / ALARMS).unlink()
-    (judged,) = load_runs([directory], "RUN_DIR")
+    (judged,) = load_runs([directory], "DIR")
     assert judged.alarms == told.alarms
     assert [alarm.name for alarm in judged.alarms] == ["low_entropy_at_start"]
 
@@ -113,7 +113,7 @@ def test_an_alarm_that_ended(tmp_path: Path) -> None:
     history = History(tmp_path / PLASTICITY)
     for step in range(1, 41):
         history.add(step_record(step, {"actor/plasticity/entropy_drop": 0.6 if 10 <= step < 20 else 0.1}, {}))
-    (run,) = load_runs([tmp_path], "RUN_DIR")
+    (run,) = load_runs([tmp_path], "DIR")
     ((alarm),) = run.alarms
     assert (alarm.name, alarm.since, alarm.step, alarm.ended) == ("entropy_collapse", 10, 12, 24)
     text = " ".join(checked(page([run], ())).texts)
@@ -123,7 +123,7 @@ def test_an_alarm_that_ended(tmp_path: Path) -> None:
 
 def test_a_run_that_says_nothing_about_plasticity_is_not_called_healthy(tmp_path: Path) -> None:
     History(tmp_path / PLASTICITY).add(step_record(1, {"critic/score/mean": 0.1}, {}))
-    text = " ".join(checked(page(load_runs([tmp_path], "RUN_DIR"), ())).texts)
+    text = " ".join(checked(page(load_runs([tmp_path], "DIR"), ())).texts)
     assert "not judged" in text
     assert "no alarm " not in text
 
@@ -141,11 +141,11 @@ def test_any_numbers_can_be_drawn(tmp_path: Path, values: list[float]) -> None:
         for step, value in enumerate(values, 2**40):
             line = {"step": step, "metrics": {"a": value, "b": 1.0}, "layers": {"c": [value, None]}}
             file.write(json.dumps(line) + "\n")
-    checked(page(load_runs([tmp_path], "RUN_DIR"), ()))
+    checked(page(load_runs([tmp_path], "DIR"), ()))
 
 
 def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
-    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=40)], "RUN_DIR")
+    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=40)], "DIR")
     many = [replace(runs[0], name=f"run {index}") for index in range(12)]
     text = " ".join(checked(page(many, CATALOGUE)).texts)
     assert "each point: mean over up to 3 steps" in text
@@ -154,14 +154,14 @@ def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
 def test_what_no_page_can_hold_is_refused(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rejuv_plugin.report.page.document.LIMIT", 50_000)
     with pytest.raises(InputError) as caught:
-        page(load_runs(three, "RUN_DIR"), CATALOGUE)
-    assert str(caught.value).startswith("RUN_DIR: expected what fits on a page of 0.05 MB, got 3 runs. Fix: ")
+        page(load_runs(three, "DIR"), CATALOGUE)
+    assert str(caught.value).startswith("DIR: expected what fits on a page of 0.05 MB, got 3 runs. Fix: ")
 
 
 def test_names_are_the_shortest_that_tell_runs_apart(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / part / "run", 0, 0.3, 0.1, steps=2) for part in ("a", "b")]
-    assert [run.name for run in load_runs(paths, "RUN_DIR")] == ["a/run", "b/run"]
-    assert [run.name for run in load_runs(paths[:1], "RUN_DIR")] == ["run"]
+    assert [run.name for run in load_runs(paths, "DIR")] == ["a/run", "b/run"]
+    assert [run.name for run in load_runs(paths[:1], "DIR")] == ["run"]
 
 
 def test_axes_are_round_and_hold_their_values() -> None:
@@ -176,6 +176,26 @@ def test_axes_are_round_and_hold_their_values() -> None:
         assert len(set(axis.labels)) == len(axis.labels) == len(axis.ticks) >= 3
     assert step_ticks(1, 40) == [10, 20, 30, 40]
     assert step_ticks(7, 7) == [7]
+
+
+def test_an_axis_under_one_value_begins_at_zero() -> None:
+    assert scale([1.0, 1.0]).ticks[0] == 0.0
+    assert scale([1.0]).high == 1.0
+    assert (scale([0.0]).low, scale([0.0]).high) == (0.0, 1.0)
+    assert scale([-2.0]).high == 0.0
+    assert numbers([0.2, 0.8], "alpha").low == 0.2, "positions do not"
+
+
+def test_names_say_what_they_share_once_and_slant_where_they_would_touch() -> None:
+    axis = names(["base", "global_step_8", "global_step_64"], "checkpoint", 300)
+    assert axis.title == "checkpoint (global_step_…)"
+    assert axis.ticks == [(0.0, "base"), (1.0, "8"), (2.0, "64")]
+    assert not axis.slanted
+    assert axis.says(1.0) == "global_step_8"
+    axis = names([f"a rather long name {index}" for index in range(12)], "checkpoint", 300)
+    assert axis.slanted
+    assert axis.ticks[3] == (3.0, "… long name 3")
+    assert len(names([str(index) * 9 for index in range(100)], "checkpoint", 300).ticks) == 25
 
 
 def test_thinning_keeps_the_mean_and_the_last_step() -> None:
@@ -231,7 +251,7 @@ def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
         (lambda root: ["none"], "none: expected at least one step, got none in "),
         (lambda root: ["broken"], "broken: expected lines that the monitors wrote, got another at "),
         (lambda root: ["good", "broken_alarms"], "broken_alarms: expected lines that the monitors wrote, got another"),
-        (lambda root: ["good", "./good"], "RUN_DIR: expected different runs, got the same directory twice"),
+        (lambda root: ["good", "./good"], "DIR: expected different runs, got the same directory twice"),
         (lambda root: ["good", "--output", "out.pdf"], "--output: expected a .html file, got out.pdf"),
         (
             lambda root: ["good", "--output", "other.html"],

@@ -3,8 +3,8 @@
 """One page about a diagnosis of checkpoints, or about a search for alpha and rho.
 
 From the top: `write` and `write_tuning`; `page` and `tuning` put together what is said in words (`verdict`, `words`),
-drawn (`sections` choose, `pictures` draw) and listed (`numbers`); `read` and `fields` check what is in the file. What a
-page is made of: `report.page`.
+drawn (`sections` choose, `pictures` and `tuning_pictures` draw, `rungs` are their dots) and listed (`numbers`); `read`,
+`read_tuning` and `fields` check what is in the file. What a page is made of: `report.page`.
 """
 
 from collections.abc import Mapping

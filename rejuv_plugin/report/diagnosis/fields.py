@@ -16,7 +16,7 @@ class Fields:
         if not isinstance(value, dict):
             raise _unexpected(place, "an object", value)
         self._value: dict[str, Any] = value
-        self._place = place
+        self.place = place
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string; ``default`` where there is none, which without a default is an error."""
@@ -31,7 +31,7 @@ class Fields:
         value = self.number(key)
         value = default if value is None else value
         if value is None:
-            raise _unexpected(f"{self._place}.{key}", "a number", self._value.get(key))
+            raise _unexpected(f"{self.place}.{key}", "a number", self._value.get(key))
         return value
 
     def truth(self, key: str, default: bool | None = None) -> bool:
@@ -40,11 +40,11 @@ class Fields:
 
     def number(self, key: str) -> float | None:
         """A number that can be drawn; None for null, NaN, infinity, and what is not there."""
-        return _number(self._value.get(key), f"{self._place}.{key}")
+        return _number(self._value.get(key), f"{self.place}.{key}")
 
     def numbers(self, key: str) -> list[float | None]:
         """A list of numbers, as `number`."""
-        return [_number(value, f"{self._place}.{key}[{index}]") for index, value in enumerate(self._list(key))]
+        return [_number(value, f"{self.place}.{key}[{index}]") for index, value in enumerate(self._list(key))]
 
     def interval(self, key: str = "interval") -> tuple[float, float] | None:
         """Two numbers, or None."""
@@ -52,7 +52,7 @@ class Fields:
             return None
         found = self.numbers(key)
         if len(found) != 2:
-            raise _unexpected(f"{self._place}.{key}", "two numbers or null", self._value[key])
+            raise _unexpected(f"{self.place}.{key}", "two numbers or null", self._value[key])
         low, high = found
         return None if low is None or high is None else (low, high)
 
@@ -61,19 +61,19 @@ class Fields:
         found = self._list(key)
         for index, value in enumerate(found):
             if not isinstance(value, str):
-                raise _unexpected(f"{self._place}.{key}[{index}]", "a text", value)
+                raise _unexpected(f"{self.place}.{key}[{index}]", "a text", value)
         return found
 
     def grid(self, key: str) -> list[list[float | None]]:
         """A list of lists of numbers."""
         return [
-            Fields({"values": row}, f"{self._place}.{key}[{index}]").numbers("values")
+            Fields({"values": row}, f"{self.place}.{key}[{index}]").numbers("values")
             for index, row in enumerate(self._list(key))
         ]
 
     def object(self, key: str) -> "Fields":
         """An object; an error where there is none."""
-        return Fields(self._value.get(key), f"{self._place}.{key}")
+        return Fields(self._value.get(key), f"{self.place}.{key}")
 
     def maybe(self, key: str) -> "Fields | None":
         """An object, or None for null and what is not there."""
@@ -81,7 +81,7 @@ class Fields:
 
     def each(self, key: str) -> "list[Fields]":
         """A list of objects; empty where there is none."""
-        return [Fields(value, f"{self._place}.{key}[{index}]") for index, value in enumerate(self._list(key))]
+        return [Fields(value, f"{self.place}.{key}[{index}]") for index, value in enumerate(self._list(key))]
 
     def named(self, key: str) -> "Iterator[tuple[str, Fields]]":
         """The objects of an object, by name; none where there is none."""
@@ -101,7 +101,7 @@ class Fields:
         value = self._value.get(key, default)
         value = default if value is None else value
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise _unexpected(f"{self._place}.{key}", expected, value)
+            raise _unexpected(f"{self.place}.{key}", expected, value)
         return value
 
     def _list(self, key: str) -> list[Any]:
@@ -109,7 +109,7 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list):
-            raise _unexpected(f"{self._place}.{key}", "a list", value)
+            raise _unexpected(f"{self.place}.{key}", "a list", value)
         return value
 
 
@@ -123,10 +123,14 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list):
-        yield name, ", ".join(map(str, value)) or "-"
     else:
-        yield name, "-" if value in (None, {}) else str(value)
+        yield name, ", ".join(map(_said, value if isinstance(value, list) else [value])) or "-"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, float):
+        value = drawable(value)
+    return "-" if value in (None, {}) else str(value)
 
 
 def _unexpected(place: str, expected: str, got: Any) -> InputError:

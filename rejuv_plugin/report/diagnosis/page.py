@@ -33,7 +33,7 @@ def _page(found: Diagnosis, most: int) -> str:
         parts.append(f'<h2 id="s{index}">{safe(section.title)}</h2>{blurb}{_pictures(names, found, most, f"s{index}")}')
     parts += [values(found), catalogue(found), made(found.facts)]
     menu = [("verdict", "Verdict")]
-    menu += [("evidence", "Evidence")] if any(each.verdict for each in found.checkpoints) else []
+    menu += [("evidence", "Evidence")] if found.judged else []
     menu += [(f"s{index}", section.title) for index, (section, _) in enumerate(sections)]
     menu += [(name, title) for name, title in _LAST if f'id="{name}"' in "".join(parts[-3:])]
     return document(f"Diagnosis: {_ladder(found)}", menu, "".join(parts))

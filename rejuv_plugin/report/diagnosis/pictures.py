@@ -10,32 +10,21 @@ from ..page.heat import Side, heat
 from ..page.plot import PLOT, Line, Panel, Points, depth_style, plot, rows, style_of, thinned
 from ..page.text import counted
 from .read import Diagnosis, Signal
+from .rungs import noted, rungs
 from .sections import FLOOR, Group
 
 
 def ladder(group: Group, found: Diagnosis, identity: str) -> str:
     """Numbers with their intervals, from the base to the last checkpoint."""
     bottom = names([each.name for each in found.checkpoints], "checkpoint, in the order given", PLOT)
-    lines, keys = [], []
-    for index, name in enumerate(group.names):
-        has = [(i, each.numbers[name]) for i, each in enumerate(found.checkpoints) if name in each.numbers]
-        bounds = [(i, estimate.interval) for i, estimate in has if estimate.interval]
-        lines.append(
-            Line(
-                index,
-                [(i, estimate.value) for i, estimate in has],
-                [(i, low) for i, (low, _) in bounds],
-                [(i, high) for i, (_, high) in bounds],
-                "rungs",
-            )
-        )
-        keys.append(Key(style_of(index), name))
+    keys = [Key(style_of(index), name) for index, name in enumerate(group.names)]
+    lines = [
+        rungs(index, [(at, each.numbers.get(name)) for at, each in enumerate(found.checkpoints)])
+        for index, name in enumerate(group.names)
+    ]
     unit = found.signals[group.names[0]].axis
     panel = Panel(group.title, unit, lines, _levels(group.names, found))
-    notes = [found.signals[name].short for name in group.names]
-    if any(line.low for line in lines):
-        notes.append("bars: 95 % intervals")
-    note = "; ".join(dict.fromkeys(note for note in notes if note))
+    note = noted(group.note, lines)
     said = f"{', '.join(group.names)} of {counted(len(found.checkpoints), 'checkpoint')}, in {unit}. {note}"
     table = rows([panel], bottom, keys, ("figure", "signal", "checkpoint", "value", "low", "high"))
     return figure(
@@ -91,8 +80,8 @@ def curve(signal: Signal, found: Diagnosis, most: int, identity: str) -> str:
         return numbers(reached, x_label)
 
     if signal.name.startswith("calibration"):
-        note = "dashed: confidence that is right as often as it says; below it a model is too sure"
-        ideal = Key("base", "as sure as right"), [(0.0, 0.0), (1.0, 1.0)]
+        note = "thin line: as often right as it is sure; below it a model is too sure"
+        ideal = Key("ideal", "as sure as right"), [(0.0, 0.0), (1.0, 1.0)]
         return _checkpoints(("Reliability diagram", y_label, note), lines, bottom, found, identity, ideal)
     return _checkpoints((f"{signal.name}, the curve", y_label, ""), lines, bottom, found, identity)
 
@@ -116,20 +105,26 @@ def maps(signal: Signal, found: Diagnosis, identity: str) -> list[str]:
             limits,
             signal.axis,
             Side([(i, layer) for i, layer in enumerate(layers) if i % every == 0], "by layer"),
-            Side(list(enumerate(grid.columns)), "module", slanted=True),
+            Side(list(enumerate(_last_parts(grid.columns))), "module", slanted=True),
             width=320,
         )
         said = (
             f"Heat map of {len(grid.rows)} layers by {len(grid.columns)} modules, {limits[0]:.3g} to {limits[1]:.3g}."
         )
         table = [("layer", *grid.columns), *((row, *line) for row, line in zip(grid.rows, grid.values, strict=True))]
-        words = Words(name, f"{signal.name}, by layer and module", said, f"{signal.name} {name}")
+        words = Words(f"{signal.name} of {name}", "", said, f"{signal.name} {name}")
         drawn.append(figure(words, drawing, (), table, f"{identity}c{index}"))
     return drawn
 
 
 _LAYERS_NAMED = 12
 """Rows of a map that have a name beside them."""
+
+
+def _last_parts(names: Sequence[str]) -> Sequence[str]:
+    """``q_proj`` of ``self_attn.q_proj``, if that still tells all of them apart."""
+    found = [name.rpartition(".")[2] for name in names]
+    return found if len(set(found)) == len(found) else names
 
 
 def _whole(title: str) -> Callable[[Sequence[float]], Bottom]:
@@ -166,14 +161,12 @@ def _checkpoints(
         return ""
     title, unit, note = words
     rungs = [index for index, each in enumerate(found.checkpoints) if each.role != "base"]
-    keys, drawn = [], []
-    for key, (index, points) in enumerate(lines.items()):
+    keys = [ideal[0]] if ideal else []
+    drawn = [Line(0, ideal[1], form="reference")] if ideal else []
+    for index, points in lines.items():
         style = depth_style(rungs.index(index), len(rungs)) if index in rungs else "base"
+        drawn.append(Line(len(keys), points))
         keys.append(Key(style, found.checkpoints[index].name))
-        drawn.append(Line(key, points))
-    if ideal:
-        drawn.append(Line(len(keys), ideal[1], form="reference"))
-        keys.append(ideal[0])
     bottom = axis([x for line in drawn for x, _ in line.points])
     panel = Panel(unit, "", drawn)
     said = f"{unit} over {bottom.title}; {counted(len(lines), 'checkpoint')}. {note}"

@@ -122,6 +122,11 @@ class Diagnosis:
     facts: list[tuple[str, str]]
     """How it was made: names and values in words."""
 
+    @property
+    def judged(self) -> list[tuple[Checkpoint, Verdict]]:
+        """Checkpoints that have a verdict, and it."""
+        return [(each, each.verdict) for each in self.checkpoints if each.verdict]
+
 
 def opened(data: Mapping[str, Any], what: str, file: str) -> Fields:
     """The outermost object, if it is a ``what`` of a format that is known here.
@@ -177,7 +182,7 @@ def _checkpoint(found: Fields) -> Checkpoint:
         _verdict(verdict) if verdict else None,
         numbers(found, "numbers"),
         {name: layers.numbers(name) for name in layers.names()} if layers else {},
-        {name: _grid(each, f"{FILE}.modules.{name}") for name, each in found.named("modules")},
+        {name: _grid(each) for name, each in found.named("modules")},
         {name: _positions(each) for name, each in found.named("positions")},
         {
             name: Curve(_pairs(each, "x", "y"), each.text("x_label", ""), each.text("y_label", ""))
@@ -204,12 +209,12 @@ def _verdict(found: Fields) -> Verdict:
     return Verdict(found.text("level"), found.text("headline", ""), reasons, found.texts("advice"))
 
 
-def _grid(found: Fields, place: str) -> Grid:
+def _grid(found: Fields) -> Grid:
     grid = Grid(found.texts("rows"), found.texts("columns"), found.grid("values"))
     sizes = [len(row) for row in grid.values]
     if sizes != [len(grid.columns)] * len(grid.rows):
         expected = f"{len(grid.rows)} rows of {len(grid.columns)} values"
-        raise InputError(f"{place}.values", expected, f"rows of {sizes!s:.40}", "give the file that rejuv wrote")
+        raise InputError(f"{found.place}.values", expected, f"rows of {sizes!s:.40}", "give the file that rejuv wrote")
     return grid
 
 

@@ -44,14 +44,18 @@ SECTIONS = (
 FLOOR = "pass_floor"
 """A constant of the group size: a level, no line of its own."""
 
-_TITLES = {
-    "entropy": "Token entropy",
-    "top1_mass": "Mass of the likeliest token",
-    "pass_at": "pass@1 and pass@k",
-    "redo": "ReDo scores, low percentiles",
-    "redo_dormant": "Dormant neurons by ReDo",
-    "grama": "GraMa scores, low percentiles",
-    "grama_dormant": "Dormant neurons by GraMa",
+# Of signals that share axes, by their common stem: a title, and a note in place of all their meanings.
+_TOGETHER = {
+    "entropy": (
+        "Token entropy",
+        "at the sampling temperature: on the model's own answers, and on calibration responses",
+    ),
+    "top1_mass": ("Mass of the likeliest token", "on the model's own answers, and on the calibration responses"),
+    "pass_at": ("pass@1 and pass@k", "share of answers that pass, and chance that one of g answers passes"),
+    "redo": ("ReDo scores", "a neuron's mean activation over that of its layer: percentiles, median over layers"),
+    "redo_dormant": ("Dormant neurons by ReDo", "neurons whose ReDo score is at most that, median over layers"),
+    "grama": ("GraMa scores", "a neuron's mean gradient over that of its layer: percentiles, median over layers"),
+    "grama_dormant": ("Dormant neurons by GraMa", "neurons whose GraMa score is at most that, median over layers"),
 }
 
 # What is measured on the model's own answers, at a percentile or at a level goes with its like.
@@ -63,6 +67,7 @@ class Group:
     """Signals of one unit that share a pair of axes."""
 
     title: str
+    note: str
     names: list[str]
 
 
@@ -87,4 +92,10 @@ def groups(names: Sequence[str], found: Diagnosis) -> list[Group]:
         if name != FLOOR and any(name in each.numbers for each in found.checkpoints):
             stem = "pass_at" if name.startswith("pass_at_") else _STEM.sub("", name)
             stems.setdefault((stem, found.signals[name].axis), []).append(name)
-    return [Group(_TITLES.get(stem, stem) if len(those) > 1 else those[0], those) for (stem, _), those in stems.items()]
+    return [Group(*_said(stem, those, found), those) for (stem, _), those in stems.items()]
+
+
+def _said(stem: str, names: Sequence[str], found: Diagnosis) -> tuple[str, str]:
+    if len(names) == 1:
+        return names[0], found.signals[names[0]].short
+    return _TOGETHER.get(stem, (stem, "; ".join(filter(None, (found.signals[name].short for name in names)))))

@@ -4,10 +4,10 @@
 
 from collections.abc import Sequence
 
-from ..page.table import Html, table
-from ..page.text import between, counted, safe, short
-from .read import Checkpoint, Diagnosis, Reason
-from .words import LEVELS, badge, gauge
+from ..page.table import table
+from ..page.text import between, safe, short
+from .read import Checkpoint, Diagnosis, Reason, Verdict
+from .words import LEVELS, badge, called, gauge
 
 # The first that was measured of each.
 _GLANCE = (
@@ -24,29 +24,31 @@ _OPEN = 3
 
 def lead(found: Diagnosis) -> str:
     """The answer in one sentence, and one line for each level."""
-    judged = [each for each in found.checkpoints if each.verdict]
+    judged = found.judged
     by_level: dict[str, list[str]] = {level: [] for level in LEVELS}
-    for each in judged:
-        by_level.setdefault(_level(each), []).append(each.name)
+    for each, verdict in judged:
+        by_level.setdefault(verdict.level, []).append(each.name)
     ready = by_level["ready"]
     if not judged:
-        said = "Measured, but not judged"
-    elif len(judged) == 1:
-        said = f"{judged[0].name}: {LEVELS.get(_level(judged[0]), (_level(judged[0]), ''))[0]}"
-    elif not ready:
-        said = f"None of {len(judged)} checkpoints is ready for RL"
-    else:
-        said = f"{len(ready)} of {counted(len(judged), 'checkpoint')} {'is' if len(ready) == 1 else 'are'} ready for RL"
-    parts = [f'<p class="big">{safe(said)}</p>']
-    if len(judged) == 1 and judged[0].verdict:
-        parts.append(f"<p>{safe(_sentence(judged[0].verdict.headline))}</p>{_advice(judged[0].verdict.advice)}")
-    elif judged:
-        lines = [(badge(level), names) for level, names in by_level.items() if names]
-        terms = "".join(f"<dt>{state}</dt><dd>{safe(', '.join(names))}</dd>" for state, names in lines)
-        parts.append(f"<dl>{terms}</dl>")
-        if ready:
-            parts.append(f"<p>The longest trained of those that are ready: <b>{safe(ready[-1])}</b>.</p>")
-    return f'<div class="lead">{"".join(parts)}</div>'
+        return _lead("Measured, but not judged", "")
+    if len(judged) == 1:
+        ((each, verdict),) = judged
+        return _lead(
+            f"{each.name}: {called(verdict.level)}",
+            f"<p>{safe(_sentence(verdict.headline))}</p>{_advice(verdict.advice)}",
+        )
+    lines = [(badge(level), names) for level, names in by_level.items() if names]
+    terms = "".join(f"<dt>{state}</dt><dd>{safe(', '.join(names))}</dd>" for state, names in lines)
+    if not ready:
+        return _lead(f"None of {len(judged)} checkpoints is ready for RL", f"<dl>{terms}</dl>")
+    return _lead(
+        f"{len(ready)} of {len(judged)} checkpoints {'is' if len(ready) == 1 else 'are'} ready for RL",
+        f"<dl>{terms}</dl><p>The last of them that is ready, in the order given: <b>{safe(ready[-1])}</b>.</p>",
+    )
+
+
+def _lead(said: str, more: str) -> str:
+    return f'<div class="lead"><p class="big">{safe(said)}</p>{more}</div>'
 
 
 def glance(found: Diagnosis) -> str:
@@ -68,24 +70,20 @@ def glance(found: Diagnosis) -> str:
 
 def cases(found: Diagnosis) -> str:
     """The evidence on each checkpoint."""
-    judged = [each for each in found.checkpoints if each.verdict]
+    judged = found.judged
     if not judged:
         return ""
     blurb = "Red: the bad side of a threshold. A dot with its interval: what was measured."
-    return (
-        f'<h2 id="evidence">Evidence</h2><p class="soft">{blurb}</p>'
-        f"{''.join(_case(each, len(judged) <= _OPEN) for each in judged)}"
-    )
+    shown = "".join(_case(each, verdict, len(judged) <= _OPEN) for each, verdict in judged)
+    return f'<h2 id="evidence">Evidence</h2><p class="soft">{blurb}</p>{shown}'
 
 
-def _case(each: Checkpoint, opened: bool) -> str:
-    verdict = each.verdict
-    assert verdict is not None
+def _case(each: Checkpoint, verdict: Verdict, opened: bool) -> str:
     rows = [
         [r.signal, gauge(r), between(r.value, r.interval), _side(r), _finding(r), r.source] for r in verdict.reasons
     ]
     head = ["signal", "picture", "value", "bad side", "finding", "source of the threshold"]
-    kinds = ["name", "", "number", "", "text", "text"]
+    kinds = ["name", "", "number", "tight", "text", "text"]
     shown = table(head, rows, kinds, f"Evidence on {each.name}") if rows else "<p>No rule had its signals.</p>"
     where = f'<p class="soft">{safe(each.path)}</p>' if each.path else ""
     return (
@@ -109,13 +107,9 @@ def _finding(reason: Reason) -> str:
     return reason.says + ("" if reason.clear else " (not sure: the interval crosses the threshold)")
 
 
-def _value(each: Checkpoint, name: str) -> Html:
+def _value(each: Checkpoint, name: str) -> str:
     estimate = each.numbers[name]
-    return Html(safe(between(estimate.value, estimate.interval)))
-
-
-def _level(each: Checkpoint) -> str:
-    return each.verdict.level if each.verdict else ""
+    return between(estimate.value, estimate.interval)
 
 
 def _sentence(text: str) -> str:

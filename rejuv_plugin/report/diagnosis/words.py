@@ -16,9 +16,14 @@ LEVELS = {
 """By level: what it is called, and its class."""
 
 
+def called(level: str) -> str:
+    """A level in words; one that a later version knows as it is."""
+    return LEVELS.get(level, (level, ""))[0]
+
+
 def badge(level: str | None) -> Html:
-    """A level beside a name; the base has none."""
-    name, style = LEVELS.get(level, (level, "off")) if level is not None else ("the base", "off")
+    """A level beside a name; a base has none."""
+    name, style = ("the base", "off") if level is None else LEVELS.get(level, (level, "off"))
     return Html(f'<span class="state {style}">{safe(name)}</span>')
 
 
@@ -28,9 +33,9 @@ _WIDTH, _HEIGHT, _EDGE = 150, 22, 6
 def gauge(reason: Reason) -> Html:
     """The value with its interval, and the side of the threshold that is bad."""
     reached = [reason.value, reason.threshold, *(reason.interval or ())]
-    low, high = min(0.0, *reached), max(reached)
+    low, high = min(0.0, *reached), max(0.0, *reached)
     room = 0.12 * (high - low) or 1.0
-    high, low = high + room, low - room if low < 0 else low
+    low, high = (low - room if low < 0 else low), high + room
 
     def x(value: float) -> float:
         return round(_EDGE + (_WIDTH - 2 * _EDGE) * (value - low) / (high - low), 1)

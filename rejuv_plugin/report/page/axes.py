@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Round numbers on axes."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
@@ -9,6 +11,8 @@ from math import ceil, floor, log10
 from .text import MINUS, clipped
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_START = re.compile(r".*[-_/](?=.)")
 
 LETTER = 6.2
 """Mean width of a letter, in a picture's units; an estimate, as fonts differ."""
@@ -43,16 +47,17 @@ class Scale:
         return f" (\N{MULTIPLICATION SIGN}10{str(self.exponent).translate(_SUPERSCRIPT)})" if self.exponent else ""
 
 
-def scale(values: Iterable[float], most: int = 5) -> Scale:
-    """An axis for finite ``values``, with round ticks; from 0 if they are positive and come near it."""
+def scale(values: Iterable[float], most: int = 5, zero: bool = True) -> Scale:
+    """An axis for finite ``values``, with round ticks; with ``zero`` from 0 if they are positive and come near it."""
     found = list(values) or [0.0]
     low, high = min(found), max(found)
-    if 0 <= low < high / 2:
+    if zero and 0 <= low < high / 2:
         low = 0.0
     # Numbers that float64 hardly tells apart are one number to the eye.
     if high - low <= 1e-9 * max(abs(low), abs(high)):
         room = abs(high) / 10 or 1.0
-        low, high = low - room, high + room
+        around = (low, 0.0) if high < 0 else (0.0, high or 1.0)
+        low, high = around if zero else (low - room, high + room)
     step = _round_up((high - low) / most)
     low, high = (low if low == 0 else floor(low / step) * step), ceil(high / step - 1e-9) * step
     largest = max(abs(low), abs(high))
@@ -99,7 +104,7 @@ class Bottom:
     def room(self) -> float:
         """Height of ticks and title below the axis, in the picture's units."""
         longest = max((len(text) for _, text in self.ticks), default=0)
-        return 38.0 if not self.slanted else 30.0 + 0.7 * LETTER * longest
+        return 38.0 if not self.slanted else 36.0 + 0.7 * LETTER * longest
 
 
 def steps(values: Iterable[int], title: str) -> Bottom:
@@ -111,14 +116,27 @@ def steps(values: Iterable[int], title: str) -> Bottom:
 
 def numbers(values: Iterable[float], title: str) -> Bottom:
     """An axis of finite numbers, with room to the next round one."""
-    found = scale(values, most=6)
+    found = scale(values, most=6, zero=False)
     return Bottom(title + found.unit, found.low, found.high, list(zip(found.ticks, found.labels, strict=True)))
 
 
 def names(found: Sequence[str], title: str, width: float) -> Bottom:
-    """An axis with a place for each name; slanted where they would touch in ``width``, and not all of very many."""
+    """An axis with a place for each name; slanted where they would touch in ``width``, and not all of very many.
+
+    What most of them begin with is said once, in the title.
+    """
     each = width / max(1, len(found))
-    slanted = any(LETTER * len(name) + 6 > each for name in found)
+    family = _family(found)
+    labels = [name.removeprefix(family) for name in found]
+    slanted = any(LETTER * len(label) + 6 > each for label in labels)
     every = max(1, ceil(12 / each)) if slanted else 1
-    ticks = [(float(i), clipped(name, _LONGEST) if slanted else name) for i, name in enumerate(found) if i % every == 0]
-    return Bottom(title, -0.5, len(found) - 0.5, ticks, slanted, found)
+    ticks = [(float(i), clipped(label, _LONGEST) if slanted else label) for i, label in enumerate(labels)]
+    said = f"{title} ({clipped(family, 2 * _LONGEST)}\N{HORIZONTAL ELLIPSIS})" if family else title
+    return Bottom(said, -0.5, len(found) - 0.5, ticks[::every], slanted, found)
+
+
+def _family(found: Sequence[str]) -> str:
+    """What more than half of the names begin with, up to a separator and no further than two of them differ."""
+    starts = Counter(match[0] for name in found if (match := _START.match(name)))
+    start, count = starts.most_common(1)[0] if starts else ("", 0)
+    return start if count > 1 and 2 * count > len(found) else ""

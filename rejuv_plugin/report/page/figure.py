@@ -67,12 +67,15 @@ def figure(words: Words, drawing: Drawing, keys: Sequence[Key], rows: Iterable[S
 
 
 def _legend(keys: Sequence[Key]) -> str:
-    """Names beside their colours; many of them fold away."""
+    """Names beside their colours; of many the first and the last, and the others fold away."""
     if len(keys) < 2:
         return ""
-    listed = "".join(f'<li><i class="{key.style}"></i>{safe(key.name)}</li>' for key in keys)
-    legend = f'<ul class="legend">{listed}</ul>'
-    return legend if len(keys) <= _OPEN else f"<details><summary>{len(keys)} lines</summary>{legend}</details>"
+    listed = [f'<i class="{key.style}"></i>{safe(key.name)}' for key in keys]
+    legend = f'<ul class="legend">{"".join(f"<li>{each}</li>" for each in listed)}</ul>'
+    if len(keys) <= _OPEN:
+        return legend
+    few = f"{listed[0]} \N{HORIZONTAL ELLIPSIS} {listed[-1]}"
+    return f"<details><summary>{few} ({len(keys)} lines)</summary>{legend}</details>"
 
 
 def csv_link(rows: Iterable[Sequence[object]], name: str, text: str = "CSV") -> str:

@@ -16,8 +16,8 @@ from .text import clipped, clipped_end, safe
 _COLOURS = ("440154", "482878", "3e4a89", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
 _ANCHORS = [tuple(int(colour[i : i + 2], 16) for i in (0, 2, 4)) for colour in _COLOURS]
 
-_RIGHT, _TOP, _BOTTOM = 62, 24, 36
-_LONGEST = 14
+_RIGHT, _TOP, _BOTTOM = 66, 24, 36
+_LONGEST = 16
 """Letters of a column's name."""
 
 
@@ -57,7 +57,7 @@ def heat(
     left, right = max(44, round(10 + LETTER * beside)), width - _RIGHT
     below = max((len(clipped(name, _LONGEST)) for _, name in columns.ticks), default=0)
     bottom = round(30 + 0.72 * LETTER * below) if columns.slanted else _BOTTOM
-    inner = min(280, max(50, 12 * count))
+    inner = min(280, max(56, 14 * count))
     upper, lower = _TOP, _TOP + inner
     axis = scale(limits, most=4)
     said = clipped_end(f"{unit}{axis.unit}, {rows.title}", int((width - 8) / LETTER))
@@ -83,8 +83,14 @@ def heat(
         _image(ramp, limits, right + 8, upper, 10, inner),
     ]
     for value, at in ((limits[1], upper + 8), (limits[0], lower)):
-        parts.append(f'<text x="{right + 22}" y="{at}">{value / 10.0**axis.exponent:.3g}</text>')
+        parts.append(f'<text x="{right + 22}" y="{at}">{_in(value, axis.exponent)}</text>')
     return Drawing(width, lower + bottom, "".join(parts))
+
+
+def _in(value: float, exponent: int) -> str:
+    """``value`` in units of 10 to the ``exponent``, in the few letters beside a colour bar."""
+    scaled = value / 10.0**exponent
+    return next(text for digits in (3, 2, 1) if len(text := f"{scaled:.{digits}g}") < 7 or digits == 1)
 
 
 def _image(

@@ -111,11 +111,8 @@ def _panel(panel: Panel, bottom: Bottom, keys: Sequence[Key], top: float, inner:
     parts = [_frame(panel, axis, bottom, upper, lower)]
     for position, text in panel.choices:
         at, anchor = x(position), "end" if bottom.share(position) > 0.7 else "start"
-        beside = at - 4 if anchor == "end" else at + 4
         parts.append(f'<line class="choice" x1="{at:.1f}" x2="{at:.1f}" y1="{upper:g}" y2="{lower:g}"/>')
-        parts.append(
-            f'<text class="choice" x="{beside:.1f}" y="{upper + 9:g}" text-anchor="{anchor}">{safe(text)}</text>'
-        )
+        parts.append(f'<text class="choice" x="{at:.1f}" y="{upper - 3:g}" text-anchor="{anchor}">{safe(text)}</text>')
     # Rungs of several lines stand beside each other, as their whiskers would hide one another.
     rungs = [line for line in panel.lines if line.form == "rungs"]
     for line in panel.lines:
@@ -132,20 +129,34 @@ def _panel(panel: Panel, bottom: Bottom, keys: Sequence[Key], top: float, inner:
             parts.append(f'<circle class="dot {style}" cx="{x(position):.1f}" cy="{y(value):.1f}" r="3"/>')
         else:
             parts.append(f'<polyline class="{line.form} {style}" points="{path(line.points)}"/>')
-    taken: list[float] = []
+    places = [(x(position), y(value)) for points in drawn for position, value in points]
     for value, text in panel.levels:
         at = y(value)
         parts.append(f'<line class="level" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        over = at - 4 if at - upper > 14 else at + 11
-        while any(abs(over - other) < 11 for other in taken):
-            over += 11
-        taken.append(over)
-        parts.append(f'<text class="level" x="{right - 2}" y="{over:.1f}" text-anchor="end">{safe(text)}</text>')
+        start, over = _free(places, at, LETTER * len(text), (left, right, upper, lower))
+        places += [(start + share * LETTER * len(text), over - 4) for share in (0.0, 0.5, 1.0)]
+        parts.append(f'<text class="level" x="{start:.1f}" y="{over:.1f}">{safe(text)}</text>')
     for key, position, name in panel.marks:
         if bottom.low <= position <= bottom.high:
             mark = f"M{x(position):.1f} {upper + 8:g} l-5 -8 h10 z"
             parts.append(f'<path class="mark {keys[key].style}" d="{mark}"><title>{safe(name)}</title></path>')
     return "".join(parts)
+
+
+def _free(
+    places: Sequence[tuple[float, float]], at: float, wide: float, box: tuple[float, float, float, float]
+) -> tuple[float, float]:
+    """Where a level's words begin, and their base line: above or below it, at the end that is farthest from data."""
+    left, right, upper, lower = box
+
+    def room(start: float, over: float) -> float:
+        if not upper < over - 8 < over < lower:
+            return -1.0
+        beside = [abs(over - 4 - y) for x, y in places if start - 8 < x < start + wide + 8]
+        return min([*beside, lower - upper])
+
+    spots = [(start, over) for start in (right - wide - 2, left + 4) for over in (at - 4, at + 11)]
+    return max(spots, key=lambda spot: room(*spot))
 
 
 def _rungs(
@@ -174,9 +185,9 @@ def _rungs(
 
 def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float) -> str:
     left, right = LEFT, WIDTH - RIGHT
-    unit = panel.unit + axis.unit
-    unit = clipped_end(f"{panel.title}: {unit}" if unit else panel.title, int((WIDTH - 8) / LETTER))
-    parts = [f'<text class="unit" x="4" y="{upper - 13:g}">{safe(unit)}</text>']
+    said = f"{panel.title}: {panel.unit}{axis.unit}" if panel.unit else panel.title + axis.unit
+    unit = clipped_end(said, int((WIDTH - 8) / LETTER))
+    parts = [f'<text class="unit" x="4" y="{upper - 15:g}">{safe(unit)}</text>']
     for tick, label in zip(axis.ticks, axis.labels, strict=True):
         at = lower - (lower - upper) * axis.share(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
@@ -189,4 +200,4 @@ def _frame(panel: Panel, axis: Scale, bottom: Bottom, upper: float, lower: float
             place = f'x="{at:.1f}" y="{lower + 14:g}" text-anchor="middle"'
         parts.append(f"<text {place}>{safe(label)}</text>")
     title = f'x="{(left + right) / 2:g}" y="{lower + bottom.room - 9:g}" text-anchor="middle"'
-    return "".join([*parts, f"<text {title}>{safe(clipped_end(bottom.title, int(PLOT / LETTER)))}</text>"])
+    return "".join([*parts, f"<text {title}>{safe(clipped_end(bottom.title, int(PLOT / LETTER) + 5))}</text>"])

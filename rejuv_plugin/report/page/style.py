@@ -54,13 +54,14 @@ _LINES = "".join(f".{name}{{--c:var(--{name});}}" for name in _LIGHT_SET if name
 _DRAWN = "".join(f"svg .{name}{{color:var(--{name})}}" for name in _LIGHT_SET if name[1:].isdigit())
 
 _PICTURE = f"""
-{_DRAWN}svg .base{{color:var(--soft)}}
+{_DRAWN}svg .base,svg .ideal{{color:var(--soft)}}
 svg text{{font-size:11px;fill:var(--soft)}} svg .unit,svg .title{{fill:var(--text)}} svg .title{{font-weight:600}}
 svg image{{image-rendering:pixelated}}
 .grid{{stroke:var(--grid);stroke-width:1}}
 .line{{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linejoin:round}} .line.again{{stroke-dasharray:6 3}}
 .key{{stroke:currentColor;stroke-width:3}} .key.again,.key.base{{stroke-dasharray:6 3}}
 .reference,.line.base{{fill:none;stroke:currentColor;stroke-width:1.2;stroke-dasharray:3 3}}
+.reference.ideal,.key.ideal{{stroke-width:1;stroke-dasharray:none}}
 .whisker{{stroke:currentColor;stroke-width:1.3}} .dot,.mark,.bar{{fill:currentColor}}
 .band{{fill:currentColor;opacity:.16}} line.level{{stroke:var(--bad);stroke-width:1;stroke-dasharray:4 3}}
 .side{{fill:var(--bad);opacity:.12}} line.choice{{stroke:var(--good);stroke-width:5;opacity:.3}}
@@ -77,7 +78,7 @@ FILE_STYLE = f"svg text{{font-family:{_FONT.replace(chr(34), chr(39))}}}{FILE_ST
 STYLE = f"""
 :root{{color-scheme:light dark;{_variables(_LIGHT_SET)}}}
 @media (prefers-color-scheme:dark){{:root{{{_variables(_DARK_SET)}}}}}
-{_LINES}.base{{--c:var(--soft)}}
+{_LINES}.base,.ideal{{--c:var(--soft)}}
 *{{box-sizing:border-box}}
 body{{margin:0 auto;max-width:1360px;padding:16px;background:var(--bg);color:var(--text);
 font:15px/1.5 {_FONT};overflow-wrap:anywhere}}
@@ -92,7 +93,7 @@ nav a{{margin-right:1em;display:inline-block}} nav{{margin-bottom:.8em}} h4{{mar
 min-width:0}}
 .runs>article{{border-left:6px solid var(--c)}} .runs>article.again{{border-left-style:dashed}}
 figure svg{{width:100%;height:auto;display:block}}
-figcaption{{font-size:.9em}} .save{{float:right;margin-left:.8em;font-size:.85em;white-space:nowrap}}
+figcaption{{font-size:.9em}} figcaption .save{{float:right;margin-left:.8em;font-size:.85em;white-space:nowrap}}
 .save a{{display:inline-block;padding:2px 4px}}
 .state{{display:inline-block;padding:0 .5em;border-radius:4px;font-weight:600;border:1px solid;white-space:nowrap}}
 .on{{color:var(--bad);background:var(--bad-bg)}} .off{{color:var(--soft)}} .fine{{color:var(--good)}}
@@ -100,20 +101,26 @@ figcaption{{font-size:.9em}} .save{{float:right;margin-left:.8em;font-size:.85em
 .weak{{color:var(--weak);background:var(--weak-bg)}}
 .lead{{background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:12px 16px;margin:.6em 0 1em}}
 .lead .big{{font-size:1.7em;font-weight:700;line-height:1.2;margin:0 0 .2em}}
-.lead>p,.case>p,.case>ul{{max-width:75ch}}
+.lead dl{{gap:.3em .7em}} .lead>p,.case>p,.case>ul{{max-width:75ch}}
 .case{{background:var(--card);border:1px solid var(--grid);border-radius:8px;padding:4px 12px;margin:8px 0}}
-.case>summary h3{{display:inline;font-size:1em;margin:0 .5em 0 0}} .case>summary p{{margin:0 0 0 1.2em;font-weight:400}}
+.case>summary h3{{display:inline;font-size:1em;margin:0 .5em 0 0}}
+.case>summary p{{display:inline;margin-left:.4em;font-weight:400}}
 .case ul{{margin:.2em 0 .6em;padding-left:1.4em}} .gauge{{width:150px;height:22px;display:block}}
 dl{{margin:.3em 0 .8em;display:grid;grid-template-columns:auto 1fr;gap:0 .7em}} dt{{color:var(--soft)}} dd{{margin:0}}
 .legend{{list-style:none;margin:.3em 0;padding:0;display:flex;flex-wrap:wrap;gap:0 1em;font-size:.9em}}
-.legend i{{display:inline-block;width:1.4em;height:0;border-top:3px solid var(--c);vertical-align:middle;
-margin-right:.4em}} .legend i.again,.legend i.base{{border-top-style:dashed}}
+figcaption i{{display:inline-block;width:1.4em;height:0;border-top:3px solid var(--c);vertical-align:middle;
+margin-right:.4em}} figcaption i.again,figcaption i.base{{border-top-style:dashed}}
+figcaption i.ideal{{border-top-width:1px}}
+figcaption summary{{font-weight:400}}
 .wide{{overflow-x:auto}} table{{border-collapse:collapse;font-size:.88em;width:100%}}
 th,td{{text-align:left;padding:.3em .6em;border-bottom:1px solid var(--grid);vertical-align:top;min-width:5.5em}}
-tbody th{{font-weight:400}} td.number,th.number{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
-td.text{{min-width:14em}} th.name{{min-width:13em}} code{{font-size:.92em}}
+tbody th{{font-weight:400;position:sticky;left:0;background:var(--bg)}} .case tbody th{{background:var(--card)}}
+td.number,th.number{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
+td.text{{min-width:14em}} td.tight{{white-space:nowrap}} th.name{{min-width:13em}} code{{font-size:.92em}}
 details{{margin:.5em 0}} summary{{cursor:pointer;padding:.2em 0;font-weight:600}}
 {_PICTURE}
+@media (max-width:600px){{th.name{{min-width:8em}} body{{padding:10px}} .lead .big{{font-size:1.4em}}}}
 @media print{{figure,article,tr{{break-inside:avoid}} h2,h3,summary{{break-after:avoid}} nav,.skip,.save{{display:none}}
-details::details-content{{content-visibility:visible;height:auto;block-size:auto}} .wide{{overflow:visible}}}}
+details::details-content{{content-visibility:visible;height:auto;block-size:auto}} .wide{{overflow:visible}}
+table{{font-size:.7em}} th,td,td.text,th.name{{min-width:0;padding:.2em .4em}} td.number{{white-space:normal}}}}
 """

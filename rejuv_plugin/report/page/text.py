@@ -28,9 +28,9 @@ def short(value: float | None) -> str:
 
 def between(value: float | None, interval: Sequence[float] | None) -> str:
     """A number and its interval for a table."""
-    return (
-        short(value) if value is None or interval is None else f"{short(value)} ({' to '.join(map(short, interval))})"
-    )
+    if value is None or interval is None:
+        return short(value)
+    return f"{short(value)} ({' to '.join(f'{end:.3g}' for end in interval)})"
 
 
 def clipped(text: str, most: int) -> str:

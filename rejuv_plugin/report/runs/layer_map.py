@@ -36,4 +36,4 @@ def layer_map(
     )
     said = f"Heat map of {layers} layers over {len(rows)} measurements, from {limits[0]:.3g} to {limits[1]:.3g}."
     table = [("step", *(f"layer {layer}" for layer in range(layers))), *((step, *values) for step, values in padded)]
-    return figure(Words(title, run, said, f"{title} {run}"), drawing, (), table, identity)
+    return figure(Words(f"{title} of {run}", "", said, f"{title} {run}"), drawing, (), table, identity)

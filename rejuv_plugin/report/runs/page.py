@@ -34,7 +34,7 @@ def page(runs: Sequence[Run], catalogue: Sequence["Metric"]) -> str:
         InputError: so many runs that no page could hold them.
     """
     meanings = Meanings(catalogue)
-    return fitting(lambda most: _page(runs, meanings, most), "RUN_DIR", counted(len(runs), "run"))
+    return fitting(lambda most: _page(runs, meanings, most), "DIR", counted(len(runs), "run"))
 
 
 def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
