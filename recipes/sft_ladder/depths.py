@@ -1,11 +1,16 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The starts of RL that are compared: a ladder of SFT depths, and what is done to its over-trained rung. Data only."""
+"""The starts of RL that are compared: a ladder of SFT depths, and what is done to its over-trained rung.
 
+python depths.py --seed 2 --out out           prints where the models of a seed are
+"""
+
+import argparse
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from arms import Arm
-from settings import Settings
+from settings import Settings, models_dir
 
 # Epochs over the same demonstrations. The base, the task and the rest of SFT are the quickstart's.
 RUNGS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -51,3 +56,16 @@ def start_of(name: str) -> Start:
 def wanted(names: list[str]) -> dict[str, Start]:
     """Starts by name; ``ladder``, ``grid`` and ``controls`` stand for groups."""
     return {name: start_of(name) for given in names for name in GROUPS.get(given, [given])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--demonstrations", type=int, default=SETTINGS.sft_problems)
+    args = parser.parse_args()
+    print(models_dir(args.out, args.seed, replace(SETTINGS, sft_problems=args.demonstrations)))
+
+
+if __name__ == "__main__":
+    main()

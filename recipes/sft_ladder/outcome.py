@@ -56,7 +56,7 @@ def ladders(rows: Rows, where: str) -> dict[int, dict[str, float]]:
     return {seed: {name: after(rows[name][seed], where) for name in names} for seed in sorted(complete)}
 
 
-def recovered(rows: Rows, arm: str, where: str, draws: int = 10_000) -> tuple[float, float, float]:
+def recovered(rows: Rows, arm: str, where: str, draws: int = 10_000) -> str:
     """Share of the gap between moderate and over-trained that an arm closes, with a 95 % bootstrap interval.
 
     A ratio of means over seeds; seeds are drawn with replacement. A draw without a gap has no share and is left out.
@@ -64,20 +64,19 @@ def recovered(rows: Rows, arm: str, where: str, draws: int = 10_000) -> tuple[fl
     of = {name: values(rows, name, lambda row: after(row, where)) for name in (arm, OVER, MODERATE)}
     seeds = sorted(set.intersection(*(set(each) for each in of.values())))
     ours, over, moderate = (np.array([of[name][seed] for seed in seeds]) for name in (arm, OVER, MODERATE))
+    if not seeds or (moderate - over).mean() <= 0:
+        return "no gap"
     chosen = np.random.default_rng(0).integers(len(seeds), size=(draws, len(seeds)))
     gaps = (moderate - over)[chosen].mean(1)
     shares = (ours - over)[chosen].mean(1)[gaps > 0] / gaps[gaps > 0]
     low, high = np.percentile(shares, (2.5, 97.5))
-    return float((ours - over).mean() / (moderate - over).mean()), float(low), float(high)
+    return f"{(ours - over).mean() / (moderate - over).mean():.0%} [{low:.0%}, {high:.0%}]"
 
 
 def gap_table(rows: Rows) -> str:
     lines = ["| start of RL | in distribution | out of distribution |", "|---|---|---|"]
     for arm in (name for name in STARTS if name in rows and name not in (OVER, MODERATE)):
-        cells = [
-            f"{share:.0%} [{low:.0%}, {high:.0%}]" for share, low, high in (recovered(rows, arm, w) for w in (IN, OUT))
-        ]
-        lines.append(f"| {STARTS[arm].says} | {' | '.join(cells)} |")
+        lines.append(f"| {STARTS[arm].says} | {' | '.join(recovered(rows, arm, where) for where in (IN, OUT))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -192,7 +191,9 @@ def main() -> None:
         sections["Verdicts on the held-out seeds"] = verdict_table(diagnoses, found)
     if tunings:
         sections["The tuned alpha"] = tuning_table(rows, tunings)
-    text = "\n".join(f"### {title}\n\n{table}" for title, table in sections.items())
+    # A table of nothing has its head only.
+    shown = {title: table for title, table in sections.items() if table.count("\n") > 2}
+    text = "\n".join(f"### {title}\n\n{table}" for title, table in shown.items())
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "result.md").write_text(text)
     from plots import draw_ladder, draw_predictions
