@@ -8,6 +8,7 @@ python outcome.py results --output out       (results: rows/, diagnosis/, tuning
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +168,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=RL.steps)
+    parser.add_argument("--demonstrations", type=int, default=SETTINGS.sft_problems, help="size of the SFT set")
     args = parser.parse_args()
+    settings = replace(SETTINGS, sft_problems=args.demonstrations)
     read = [row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)]
     starts = {row["arm"]: start_of(row["arm"]) for row in read}
-    rows = by_arm(read, starts, RL(steps=args.steps), SETTINGS)
+    rows = by_arm(read, starts, RL(steps=args.steps), settings)
     if not rows:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
     diagnoses, tunings = read_all(args.results / "diagnosis"), read_all(args.results / "tuning")

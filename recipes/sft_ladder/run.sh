@@ -50,16 +50,18 @@ ladder() {
     --demonstrations "$DEMONSTRATIONS" --arms "${@:2}"
 }
 
-# The held-out problems' answers are SFT's kind of data and nobody trained on them; prompts and reward are RL's.
-data_of() { echo "$1/data/probe.jsonl --prompts $1/data/train.parquet --reward $QUICKSTART/reward.py:compute_score --max-response 16"; }
+# As RL has them.
+task_of() { echo "--prompts $1/data/train.parquet --reward $QUICKSTART/reward.py:compute_score --max-response 16"; }
 
 diagnose() {
   local models=$2 to=$RESULTS/diagnosis/seed$1 rungs=()
   if [ -e "$to.json" ]; then return; fi
   for path in $(ls -d "$models"/sft* | sort -V); do rungs+=(--sft "$path"); done
   rm -rf "$to"
+  # Right answers to the held-out problems: SFT's kind of data, which nobody trained on.
   # shellcheck disable=SC2046
-  rejuv diagnose --base "$models/base" "${rungs[@]}" --calibration $(data_of "$models") --output "$to"
+  rejuv diagnose --base "$models/base" "${rungs[@]}" --calibration "$models/data/probe.jsonl" $(task_of "$models") \
+    --output "$to"
   python "$HERE/keep.py" "$to/metrics.json" > "$to.json.partial"
   mv "$to.json.partial" "$to.json"
 }
@@ -68,11 +70,11 @@ tune() {
   local models=$2 to=$RESULTS/tuning/seed$1
   if [ ! -e "$to.json" ]; then
     # shellcheck disable=SC2046
-    rejuv tune --base "$models/base" --sft "$models/sft64" --calibration $(data_of "$models") --output "$to"
+    rejuv tune --base "$models/base" --sft "$models/sft64" $(task_of "$models") --output "$to"
     python "$HERE/keep.py" "$to/tuning.json" > "$to.json.partial"
     mv "$to.json.partial" "$to.json"
   fi
-  ladder "$1" "$(python -c 'import json, sys; print(f"alpha_{json.load(open(sys.argv[1]))["choice"]["alpha"]:g}")' "$to.json")"
+  ladder "$1" "$(python -c 'import json, sys; print("alpha_%g" % json.load(open(sys.argv[1]))["choice"]["alpha"])' "$to.json")"
 }
 
 seed() {
@@ -93,4 +95,6 @@ for number in $SEEDS; do
 done
 while [ -n "$(jobs -pr)" ]; do wait -n; done
 trap - EXIT
-if [[ " $PARTS " == *" results "* ]]; then python "$HERE/outcome.py" "$RESULTS" --output "$RESULTS" --steps "$STEPS"; fi
+if [[ " $PARTS " == *" results "* ]]; then
+  python "$HERE/outcome.py" "$RESULTS" --output "$RESULTS" --steps "$STEPS" --demonstrations "$DEMONSTRATIONS"
+fi
