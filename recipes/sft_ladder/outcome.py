@@ -76,7 +76,7 @@ def recovered(rows: Rows, arm: str, where: str, draws: int = 10_000) -> str:
 
 def gap_table(rows: Rows) -> str:
     lines = ["| start of RL | in distribution | out of distribution |", "|---|---|---|"]
-    for arm in (name for name in STARTS if name in rows and name not in (OVER, MODERATE)):
+    for arm in (name for name in GRID | CONTROLS if name in rows):
         lines.append(f"| {STARTS[arm].says} | {' | '.join(recovered(rows, arm, where) for where in (IN, OUT))} |")
     return "\n".join(lines) + "\n"
 
