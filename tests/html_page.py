@@ -5,9 +5,9 @@
 import re
 from html.parser import HTMLParser
 
-from rejuv_plugin.report.runs.page import LIMIT
+from rejuv_plugin.report.page.document import LIMIT
 
-VOID = {"meta", "line", "polyline", "polygon", "circle", "path", "image"}
+VOID = {"meta", "line", "polyline", "polygon", "circle", "path", "image", "rect"}
 ATTRIBUTES = {
     *(
         "charset",
@@ -24,8 +24,9 @@ ATTRIBUTES = {
         "tabindex",
     ),
     *("viewbox", "role", "aria-labelledby", "aria-label", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "d"),
-    *("width", "height", "points", "text-anchor", "preserveaspectratio"),
+    *("width", "height", "points", "text-anchor", "preserveaspectratio", "transform"),
 }
+DATA = ("data:text/csv;base64,", "data:image/png;base64,", "data:image/svg+xml;base64,")
 
 
 class Page(HTMLParser):
@@ -58,7 +59,7 @@ class Page(HTMLParser):
             if values["href"].startswith("#"):
                 self.references.append(values["href"][1:])
         if "href" in values:
-            assert values["href"].startswith(("#", "data:text/csv;base64,", "data:image/png;base64,"))
+            assert values["href"].startswith(("#", *DATA))
         if tag not in VOID:
             self.open.append(tag)
 

@@ -17,7 +17,10 @@ _PHASES = {
 
 @contextmanager
 def bars() -> Iterator[Progress]:
-    """One bar per phase while the block runs; silent when stderr is not a terminal, so that logs stay short."""
+    """One bar per phase while the block runs; silent when stderr is not a terminal, so that logs stay short.
+
+    A phase that has no description here is shown by its own name.
+    """
     if not sys.stderr.isatty():
         yield lambda phase, done, total: None
         return
@@ -29,7 +32,7 @@ def bars() -> Iterator[Progress]:
 
         def progress(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = shown.add_task(_PHASES[phase], in_bytes=phase in BYTE_PHASES)
+                tasks[phase] = shown.add_task(_PHASES.get(phase, phase), in_bytes=phase in BYTE_PHASES)
             shown.update(tasks[phase], completed=done, total=total)
 
         yield progress

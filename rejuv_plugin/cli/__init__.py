@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from ..errors import InputError
 from .apply import apply
+from .diagnose import diagnose
 from .neurons import calibrate, reset_set
 from .report import report
 from .verify import verify
@@ -52,6 +53,7 @@ def _root(
 
 
 app.command()(apply)
+app.command()(diagnose)
 app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)

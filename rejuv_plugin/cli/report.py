@@ -25,7 +25,8 @@ def report(
         rejuv report runs/over runs/rejuvenated --output report.html
     """
     from ..monitors.catalogue import CATALOGUE
-    from ..report.runs.page import check_output, write
+    from ..report.page.document import check_output
+    from ..report.runs.page import write
     from ..report.runs.run import load_runs
 
     check_output(output, "--output")

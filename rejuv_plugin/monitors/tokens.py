@@ -11,7 +11,10 @@ from torch import Tensor
 from .monitor import Metric, Monitor, Sums, Values
 
 _REDUCTION = "mean over the response tokens of the step's first mini-batch, of all ranks"
-_COST = "two more reads of the logits in the training forward of the first mini-batch; 48 MiB"
+_COST = (
+    "about a log-softmax of the logits more in the training forward of the first mini-batch; "
+    "48 MiB of a GPU, 2 of a CPU"
+)
 
 
 class TokensMonitor(Monitor):

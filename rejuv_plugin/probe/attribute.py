@@ -176,7 +176,7 @@ def _expert_columns(routed: Routed | None, weight: Tensor, v: Tensor, kept: Tens
     if routed is None:
         return torch.zeros(0, dtype=torch.int64, device=kept.device), v.new_zeros(0, weight.shape[1])
     positions, at = routed.at(kept)
-    return positions, column_contributions(routed.inner[at], weight, v[positions])
+    return positions, column_contributions(routed.inner.detach()[at], weight, v[positions])
 
 
 def _before_norm(model: Any, architecture: Architecture, path: str, direction: Tensor, read: Tensor) -> Tensor:

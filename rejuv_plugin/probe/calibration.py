@@ -34,18 +34,21 @@ def read_dialogues(path: str, key: str) -> list[list[Message]]:
     return [_dialogue(row, number, key) for number, row in enumerate(_rows(path, key))]
 
 
-def read_prompts(path: str, column: str, key: str) -> list[list[Message]]:
+def read_prompts(path: str, column: str, key: str) -> list[tuple[list[Message], dict[str, Any]]]:
     """Read the prompts of RL data, as verl has them: each a string, or a list of ``{role, content}``.
 
     Args:
         path: a ``.parquet`` or ``.jsonl`` file.
-        column: the column of the prompts; no other is read from parquet.
+        column: the column of the prompts.
         key: how errors name the file.
+
+    Returns:
+        Each prompt's messages, with its whole row.
 
     Raises:
         InputError: named ``key``; no such file or column, no rows, or a prompt that is neither.
     """
-    return [_prompt(row, column, number, key) for number, row in enumerate(_rows(path, key, [column]))]
+    return [(_prompt(row, column, number, key), row) for number, row in enumerate(_rows(path, key))]
 
 
 def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
@@ -53,15 +56,15 @@ def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
     write_text(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
 
 
-def _rows(path: str, key: str, columns: list[str] | None = None) -> list[Any]:
+def _rows(path: str, key: str) -> list[Any]:
     file = check_file(path, key)
-    rows = _parquet(file, key, columns) if file.suffix == ".parquet" else _jsonl(file, key)
+    rows = _parquet(file, key) if file.suffix == ".parquet" else _jsonl(file, key)
     if not rows:
         raise InputError(key, "calibration data", f"{path}, which has no rows", "give some dozens of examples")
     return rows
 
 
-def _parquet(file: Path, key: str, columns: list[str] | None) -> list[Any]:
+def _parquet(file: Path, key: str) -> list[Any]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
@@ -70,7 +73,7 @@ def _parquet(file: Path, key: str, columns: list[str] | None) -> list[Any]:
             key, "pyarrow, to read parquet", "an environment without it", "pip install pyarrow, or give a .jsonl file"
         ) from None
     try:
-        return read_table(file, columns=columns).to_pylist()
+        return read_table(file).to_pylist()
     except (OSError, ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(key, "a readable parquet file", f"{file} ({reason})", "write it again") from None

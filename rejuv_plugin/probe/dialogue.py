@@ -43,17 +43,29 @@ def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Exampl
     Raises:
         InputError: as `calibration.read_dialogues` and `tokenize`; also too few response tokens.
     """
-    dialogues = read_dialogues(str(settings.calibration), key)
-    context = sft.config.get("max_position_embeddings") or sys.maxsize
-    vocabulary = sft.config.get("vocab_size") or sys.maxsize
-    whole = tokenize(dialogues, load_tokenizer(sft), context, vocabulary, key, sft.key)
-    examples = [e for e in (example.first(settings.max_tokens) for example in whole) if e.targets]
+    examples = read_examples(sft, str(settings.calibration), settings.max_tokens, key)
     tokens = sum(len(example.targets) for example in examples)
     if tokens < settings.positions:
         raise InputError(
             key, f"at least {settings.positions} response tokens, the positions to keep", f"{tokens}", "give more data"
         )
     return examples
+
+
+def read_examples(
+    checkpoint: Checkpoint, path: str, max_tokens: int, key: str, count: int | None = None
+) -> list[Example]:
+    """A calibration file, or its first ``count`` dialogues, as sequences for a checkpoint, cut to ``max_tokens``; those
+    that have no response left are dropped.
+
+    Raises:
+        InputError: as `calibration.read_dialogues` and `tokenize`.
+    """
+    dialogues = read_dialogues(path, key)[:count]
+    context = checkpoint.config.get("max_position_embeddings") or sys.maxsize
+    vocabulary = checkpoint.config.get("vocab_size") or sys.maxsize
+    whole = tokenize(dialogues, load_tokenizer(checkpoint), context, vocabulary, key, checkpoint.key)
+    return [e for e in (example.first(max_tokens) for example in whole) if e.targets]
 
 
 def needs_template(tokenizer: Any, key: str) -> None:

@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..ops.distribution import entropy
 from .gathered import gathered
 
-# 64 MiB of float32: logits exist for so many (position, token) pairs at a time, however large the vocabulary.
-_LOGITS = 16 << 20
+LOGITS = 16 << 20
+"""64 MiB of float32: logits exist for so many (position, token) pairs at a time, however large the vocabulary."""
 
 
 @torch.inference_mode()
@@ -32,9 +32,9 @@ def entropies(model: Any, hidden: Tensor, key: str, number: int) -> Tensor:
         InputError: named ``key``; NaN or infinite activations.
     """
     head = model.get_output_embeddings()
-    chunk = max(1, _LOGITS // head.weight.shape[0])
+    chunk = max(1, LOGITS // head.weight.shape[0])
     with gathered(head):
-        found = torch.cat([entropy(_capped(head(part), model)) for part in hidden.split(chunk)]).cpu()
+        found = torch.cat([entropy(capped(head(part), model)) for part in hidden.split(chunk)]).cpu()
     if not torch.isfinite(found).all():
         raise not_finite(key, number)
     return found
@@ -57,6 +57,7 @@ def not_finite(key: str, number: int) -> InputError:
     )
 
 
-def _capped(logits: Tensor, model: Any) -> Tensor:
+def capped(logits: Tensor, model: Any) -> Tensor:
+    """What the model makes of its unembedding's output: Gemma 2 caps its logits."""
     cap = getattr(model.config, "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits

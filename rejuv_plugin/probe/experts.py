@@ -25,7 +25,7 @@ class Routed:
     gate_up: Tensor
     """``[n, 2 * I]``: gate and up outputs, in the autograd graph."""
     inner: Tensor
-    """``[n, I]``: what the down projection reads, times the router's weight for this token and expert."""
+    """``[n, I]``: what the down projection reads, times the router's weight for this token and expert; in the graph."""
 
     def at(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """For ``[P]`` positions those that came here: their indices in ``kept``, ascending, and in ``tokens``."""
@@ -49,7 +49,7 @@ def recorded(experts: Any) -> Iterator[dict[int, Routed]]:
             gate_up = linear(hidden[tokens], experts.gate_up_proj[number])
             inner = experts._apply_gate(gate_up) * weights[tokens, slots, None]
             output = output.index_add(0, tokens, linear(inner, experts.down_proj[number]))
-            seen[number] = Routed(tokens, gate_up, inner.detach())
+            seen[number] = Routed(tokens, gate_up, inner)
         return output
 
     # An attribute of the instance, found before the method of its class.

@@ -19,6 +19,7 @@ FLOORS = [
     {"checkpoint"},
     {"probe", "loading"},
     {"monitors"},
+    {"diagnose"},
     {"report"},
     {"integrations"},
     {"cli"},

@@ -3,6 +3,7 @@
 """Monitors of several ranks: added up together, and turned off together."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import ranks
@@ -10,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rejuv_plugin.integrations.verl.monitors import guarded
+from rejuv_plugin.integrations.verl.monitors.guarded import Guard
 from rejuv_plugin.integrations.verl.monitors.hub import Hub, Report
 from rejuv_plugin.monitors.monitor import Monitor, Sums, Values
 
@@ -88,3 +91,32 @@ def test_what_fails_on_one_rank_is_off_on_all_and_the_rest_goes_on(world: int, w
     assert two.values.numbers == {"early": mean, "good": mean, "rare": mean}
     assert three.values.numbers == {"good": mean}, "every second step"
     assert all(report.values.numbers == {} for reports in found[1:] for report in reports)
+
+
+clock = [0.0]
+
+
+class Working(Counting):
+    """Takes a minute in a guard of its own while it is asked."""
+
+    early = True
+
+    def sums(self) -> Sums:
+        with Guard():
+            clock[0] += 60
+        return super().sums()
+
+
+def in_training() -> list[float]:
+    guarded.time = SimpleNamespace(perf_counter=lambda: clock[0])  # type: ignore[assignment]
+    hub = Hub({("working",): lambda: [Working("working")]}, "cpu")
+    with Guard():
+        clock[0] += 2
+    hub.ahead(1)
+    with Guard():
+        clock[0] += 3
+    return [hub.report(1).seconds, hub.report(2).seconds]
+
+
+def test_time_that_hooks_take_of_training_is_told_once_and_without_that_of_the_looks() -> None:
+    assert ranks.run(in_training, 1) == [[5.0, 0.0]]

@@ -10,16 +10,13 @@ import pytest
 import tiny
 import torch
 from checkpoints import edit_json, snapshot
-from transformers import AutoModelForCausalLM
 
-from rejuv_plugin.checkpoint import plan_fusion, read_checkpoint
+from rejuv_plugin.checkpoint import plan_fusion
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.probe import sample
 from rejuv_plugin.probe.cache import found_once
 from rejuv_plugin.probe.calibration import read_dialogues, read_prompts
-from rejuv_plugin.probe.load import load_tokenizer
 from rejuv_plugin.probe.prompts import Prompts
 
 
@@ -87,7 +84,7 @@ def test_bad_input(own: Path, capsys: pytest.CaptureFixture, arguments: tuple[st
 
 def test_prompts_as_text_or_messages(own: Path) -> None:
     Path("p.jsonl").write_text('{"q": "1+1="}\n{"q": [{"role": "user", "content": "2", "name": null}]}\n')
-    assert read_prompts("p.jsonl", "q", "k") == [
+    assert [prompt for prompt, _ in read_prompts("p.jsonl", "q", "k")] == [
         [{"role": "user", "content": "1+1="}],
         [{"role": "user", "content": "2"}],
     ]
@@ -111,52 +108,3 @@ def test_a_job_without_calibration_data_samples_once(own: Path) -> None:
     by_hand = ResetConfig(ratio=0.05, positions=2, calibration=str(file))
     assert found_once(plan, by_hand, "cache").chosen == first.chosen
     assert found_once(plan, ResetConfig(ratio=0.05, examples=7, positions=2), "cache", prompts) != first
-
-
-def test_prompts_that_are_too_long_are_passed_over(own: Path) -> None:
-    rows = [{"prompt": "1" * 600}, *({"prompt": f"{i}+{i}="} for i in range(3)), {"prompt": "2" * 40}]
-    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    checkpoint, tokenizer = read_checkpoint("sft", "--sft"), load_tokenizer(read_checkpoint("sft", "--sft"))
-    for limit, expected in ((None, 4), (30, 3)):
-        drawn = sample._drawn(checkpoint, Prompts(("p.jsonl",), "prompt", limit, 50, "k"), 9, 0, tokenizer)
-        assert len(drawn) == expected
-        assert all(len(ids) <= (limit or 462) for _, ids in drawn)
-    assert len(sample._drawn(checkpoint, Prompts(("p.jsonl",), "prompt", 30, 50, "k"), 2, 0, tokenizer)) == 2
-
-
-def test_batches_are_bounded_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "_BATCH_TOKENS", 100)
-    drawn = [([], [0] * length) for length in (10, 20, 5, 5, 5)]
-    assert [len(batch) for batch in sample._batches(drawn, 30)] == [2, 2, 1]
-    assert [len(batch) for batch in sample._batches(drawn, 500)] == [1] * 5
-
-
-def test_nothing_of_the_checkpoints_generation_config_bends_the_distribution(own: Path) -> None:
-    edit_json(own / "sft" / "generation_config.json", repetition_penalty=1.5, min_p=0.3, top_k=1, temperature=0.1)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained("sft"), load_tokenizer(read_checkpoint("sft", "--sft"))
-    assert model.generation_config.top_k == 1
-    ends = sample._use_only_the_ends(model, tokenizer, 3)
-    assert tokenizer.eos_token_id in ends
-    prompt = [([{"role": "user", "content": "1"}], tokenizer("1")["input_ids"])]
-    torch.manual_seed(0)
-    sample._answered(model, tokenizer, prompt, 3, ends)
-    torch.manual_seed(0)
-    output = model.generate(
-        input_ids=torch.tensor([prompt[0][1]]), output_logits=True, output_scores=True, return_dict_in_generate=True
-    )
-    for scores, logits in zip(output.scores, output.logits, strict=True):
-        assert torch.equal(scores, logits), "a processor changed the model's own distribution"
-
-
-def test_the_jobs_template_settings_are_used(own: Path) -> None:
-    Path("sft/chat_template.jinja").write_text("{% if no_thinking %}N{% endif %}{{ messages[0]['content'] }}")
-    checkpoint = read_checkpoint("sft", "--sft")
-    tokenizer = load_tokenizer(checkpoint)
-    Path("p.jsonl").write_text('{"prompt": "1"}\n')
-    for template, text in (({}, "1"), ({"no_thinking": True}, "N1")):
-        prompts = Prompts(("p.jsonl",), "prompt", None, 50, "k", template)
-        ((_, ids),) = sample._drawn(checkpoint, prompts, 9, 0, tokenizer)
-        assert tokenizer.decode(ids) == text
-    Path("sft/chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
-    with pytest.raises(InputError, match=r"^k: expected messages that the chat template takes, got a prompt \(Templ"):
-        sample._drawn(checkpoint, prompts, 9, 0, load_tokenizer(checkpoint))

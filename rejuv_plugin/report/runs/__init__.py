@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One page about RL runs, from what their monitors left.
 
-From the top: `page` puts together what `verdict` says in words and `sections` choose to draw, as `curves` or
-`layer_map`; `run` reads, `meaning` knows what metrics mean, `axes` have round numbers.
+From the top: `page` puts together what `verdict` says in words and `sections` choose to draw; `run` reads, `meaning`
+knows what metrics mean, `layer_map` is a picture of one. What a page is made of: `report.page`.
 """

@@ -5,15 +5,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from ...errors import InputError
 from ...monitors.alarms import Alarms
 from ...monitors.history import ALARMS, PLASTICITY, Record, read_alarms, read_steps
 from ...monitors.rules import RULES
-
-Points = list[tuple[int, float]]
-"""Step and value, by ascending step."""
+from ..page.axes import drawable
+from ..page.plot import Points
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,10 @@ def _load(path: Path, given: Path, name: str) -> Run:
     layers: dict[str, list[tuple[int, list[float | None]]]] = {}
     for record in records:
         for metric, value in record["metrics"].items():
-            if (number := _drawable(value)) is not None:
+            if (number := drawable(value)) is not None:
                 metrics.setdefault(metric, []).append((record["step"], number))
         for metric, row in record.get("layers", {}).items():
-            layers.setdefault(metric, []).append((record["step"], [_drawable(value) for value in row]))
+            layers.setdefault(metric, []).append((record["step"], [drawable(value) for value in row]))
     alarms = read_alarms(path / ALARMS, key) if (path / ALARMS).exists() else _judged_now(records)
     judged = [rule.name for rule in RULES if all(name in metrics for name in rule.reads)]
     first, last = records[0]["step"], records[-1]["step"]
@@ -101,19 +99,3 @@ def _raised(records: Sequence[Record]) -> list[Raised]:
             if alarm.name == record["name"] and alarm.ended is None:
                 found[index] = Raised(alarm.name, alarm.step, alarm.since, alarm.seen, record["step"])
     return found
-
-
-def _drawable(value: float | None) -> float | None:
-    """``value``, if a picture can hold it: neither missing, NaN nor beyond 1e300; 0 for what is below 1e-300."""
-    if value is None or not abs(value) < 1e300:
-        return None
-    return float(value) if abs(value) > 1e-300 else 0.0
-
-
-def thinned(points: Points, most: int) -> Points:
-    """At most ``most`` points: means over equally many successive ones, at the last step of each."""
-    if len(points) <= most:
-        return points
-    every = -(-len(points) // most)
-    chunks = [points[start : start + every] for start in range(0, len(points), every)]
-    return [(chunk[-1][0], fmean(value for _, value in chunk)) for chunk in chunks]

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...monitors.rules import RULES
-from .curves import Panel, Series, figure
+from ..page.axes import steps
+from ..page.figure import Key, Words, figure
+from ..page.plot import Line, Panel, Points, plot, rows, style_of, thinned
+from ..page.text import counted
 from .layer_map import layer_map
 from .meaning import OURS, Meanings, base_of, hidden
-from .run import Points, Run, thinned
+from .run import Run
 
 _PAIR = ("actor/plasticity/update_ratio", "actor/grad_norm")
 _PASS, _FLOOR = "training/plasticity/pass_rate", "training/plasticity/pass_rate_floor"
@@ -76,8 +79,18 @@ def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], mean
     for index, (title, group) in enumerate(groups):
         panels = [_panel(name, runs, meanings, most) for name in group]
         identity = f"{section.prefixes[0]}{index}".replace("/", "-")
-        found.append(figure(title, panels, [run.name for run in runs], _note(group, runs, meanings, most), identity))
+        found.append(_curves(title, panels, runs, _note(group, runs, meanings, most), identity))
     return found
+
+
+def _curves(title: str, panels: Sequence[Panel], runs: Sequence[Run], note: str, identity: str) -> str:
+    keys = [Key(style_of(index), run.name) for index, run in enumerate(runs)]
+    bottom = steps((int(step) for panel in panels for line in panel.lines for step, _ in line.points), "RL step")
+    shown = sorted({line.key for panel in panels for line in panel.lines})
+    legend = [keys[index] for index in shown] if len(runs) > 1 else []
+    said = f"Curves over steps {bottom.low} to {bottom.high} of {counted(len(shown), 'run')}. {note}"
+    table = rows(panels, bottom, keys, ("metric", "run", "step", "value", "q05", "q95"))
+    return figure(Words(title, note, said, title), plot(panels, bottom, keys), legend, table, identity)
 
 
 def grouped(runs: Sequence[Run]) -> list[tuple[Section, list[str]]]:
@@ -111,7 +124,7 @@ def _title(name: str) -> str:
 
 def _panel(name: str, runs: Sequence[Run], meanings: Meanings, most: int) -> Panel:
     banded = _layered(name, runs) <= _BANDS
-    series = []
+    lines: list[Line] = []
     for index, run in enumerate(runs):
 
         def points(metric: str, run: Run = run) -> Points:
@@ -119,19 +132,20 @@ def _panel(name: str, runs: Sequence[Run], meanings: Meanings, most: int) -> Pan
 
         if middle := points(f"{name}_layers/q50"):
             low, high = points(f"{name}_layers/q05"), points(f"{name}_layers/q95")
-            series.append(Series(index, middle, low if banded else [], high if banded else []))
+            lines.append(Line(index, middle, low if banded else [], high if banded else []))
         if own := points(name):
             # Beside quantiles over layers it is the whole model's.
-            series.append(Series(index, own, reference=bool(middle)))
+            lines.append(Line(index, own, form="reference" if middle else "line"))
         if name == _PASS and (floor := points(_FLOOR)):
-            series.append(Series(index, floor, reference=True))
+            lines.append(Line(index, floor, form="reference"))
     marks = [
         (index, alarm.step, f"{run.name}: {alarm.name} raised at step {alarm.step}")
         for index, run in enumerate(runs)
         for alarm in run.alarms
         if any(rule.name == alarm.name and name in map(base_of, rule.reads) for rule in RULES)
     ]
-    return Panel(_title(name), meanings.of(name).axis, series, _LEVELS.get(name), marks)
+    levels = [(_LEVELS[name], "alarm")] if name in _LEVELS else []
+    return Panel(_title(name), meanings.of(name).axis, lines, levels, marks)
 
 
 def _layered(name: str, runs: Sequence[Run]) -> int:

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words and tables of a report: alarms, first and last values side by side, what the metrics mean."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 from ...monitors.rules import RULES
-from .axes import safe, short
-from .curves import style_of
+from ..page.plot import Points, style_of
+from ..page.table import table
+from ..page.text import counted, safe, short
 from .meaning import QUANTILES, Meanings, base_of, hidden
-from .run import Points, Raised, Run
+from .run import Raised, Run
 
 _EDGE = 5
 """Values at either end of a run whose mean is compared."""
@@ -25,16 +26,16 @@ _OVERVIEW = (
 
 def cards(runs: Sequence[Run]) -> str:
     """What to know first: for each run its alarms, with cause and advice."""
-    return f'<section class="runs" aria-label="Verdict">{"".join(map(_card, range(len(runs)), runs))}</section>'
+    return f'<h2 id="verdict">Verdict</h2><div class="runs">{"".join(map(_card, range(len(runs)), runs))}</div>'
 
 
 def _card(index: int, run: Run) -> str:
     on = [alarm for alarm in run.alarms if alarm.ended is None]
     over = [alarm for alarm in run.alarms if alarm.ended is not None]
     if on:
-        state = f'<span class="state on">{len(on)} alarm{"s" if len(on) > 1 else ""} on</span>'
+        state = f'<span class="state on">{counted(len(on), "alarm")} on</span>'
     elif over:
-        state = f'<span class="state off">{len(over)} alarm{"s" if len(over) > 1 else ""}, ended</span>'
+        state = f'<span class="state off">{counted(len(over), "alarm")}, ended</span>'
     elif run.judged:
         state = '<span class="state fine">no alarm</span>'
     else:
@@ -74,7 +75,7 @@ def comparison(runs: Sequence[Run]) -> str:
     edge = f"mean of the first {_EDGE} → of the last {_EDGE} values; validation: first → last"
     return (
         f'<h2>At a glance</h2><p class="soft">{safe(edge)}</p>'
-        f"{_table(['run', *(label for _, label in shown)], rows, ['name'] + ['number'] * len(shown))}"
+        f"{table(['run', *(label for _, label in shown)], rows, ['name'] + ['number'] * len(shown), 'At a glance')}"
     )
 
 
@@ -96,7 +97,7 @@ def last_values(runs: Sequence[Run], meanings: Meanings) -> str:
     head = ["metric", *(run.name for run in runs), "unit", "meaning", "healthy", "source"]
     kinds = ["name", *["number"] * len(runs), "", "text", "text", "text"]
     blurb = "Of metrics by layer: the median over layers (5 % to 95 %)."
-    return f'<h2 id="values">Last values</h2><p class="soft">{blurb}</p>{_table(head, rows, kinds)}'
+    return f'<h2 id="values">Last values</h2><p class="soft">{blurb}</p>{table(head, rows, kinds, "Last values")}'
 
 
 def _last(run: Run, name: str) -> str:
@@ -116,24 +117,13 @@ def glossary(meanings: Meanings) -> str:
     parts = [
         '<h2 id="glossary">Glossary</h2><h3>Alarms</h3>',
         "<p>No alarm is no proof of health: rules know what has been published, and a few levels of ours.</p>",
-        _table(["alarm", "raised when", "try", "source"], alarms, ["name", "text", "text", "text"]),
+        table(["alarm", "raised when", "try", "source"], alarms, ["name", "text", "text", "text"], "Alarms"),
     ]
     if meanings.rows:
         metrics = [[name, m.meaning, m.unit, m.healthy, m.reduction, m.source] for name, m in meanings.rows.items()]
         head = ["metric", "meaning", "unit and range", "healthy", "reduction", "source"]
         parts += [
             "<h3>Metrics of the monitors</h3>",
-            _table(head, metrics, ["name", "text", "", "text", "text", "text"]),
+            table(head, metrics, ["name", "text", "", "text", "text", "text"], "Metrics of the monitors"),
         ]
     return "".join(parts)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kinds: Sequence[str]) -> str:
-    """A table that scrolls by itself where it does not fit; ``kinds`` are the columns' classes."""
-    top = "".join(f'<th scope="col" class="{kind}">{safe(name)}</th>' for name, kind in zip(head, kinds, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f'<td class="{kind}">{safe(v)}</td>' for v, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows
-    )
-    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" role="region" aria-label="Table" tabindex="0">{table}</div>'

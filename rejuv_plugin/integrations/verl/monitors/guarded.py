@@ -3,9 +3,10 @@
 """What hooks into verl's work may fail, but not end it."""
 
 import functools
+import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Guard:
@@ -13,11 +14,22 @@ class Guard:
     pass."""
 
     error: Exception | None = None
+    _seconds: ClassVar[float] = 0.0
+    _began = 0.0
+
+    @classmethod
+    def spent(cls) -> float:
+        """Seconds in all guards of this process since the last call; of a GPU those of its launches, which it may still
+        be working on."""
+        seconds, cls._seconds = cls._seconds, 0.0
+        return seconds
 
     def __enter__(self) -> "Guard":
+        self._began = time.perf_counter()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        Guard._seconds += time.perf_counter() - self._began
         if isinstance(error, Exception):
             self.error = self.error or error
             return True

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from ....monitors.monitor import Monitor, Sums, Values
+from .guarded import Guard
 
 Maker = Callable[[], Sequence[Monitor]]
 
@@ -23,6 +24,8 @@ class Report:
     """Of the first rank."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why a monitor is off from now on, by its name."""
+    seconds: float = 0.0
+    """That monitors took of this rank's training since the last report, beside what was asked for here."""
 
 
 class Hub:
@@ -42,6 +45,7 @@ class Hub:
         self._error: dict[str, str] = {}
         self._off: set[str] = set()
         self._ahead: Report | None = None
+        self._seconds = 0.0
         self._monitors: dict[str, Monitor] = {}
         self._names = [name for names in makers for name in names]
         for names, make in makers.items():
@@ -50,7 +54,9 @@ class Hub:
 
     def ahead(self, step: int) -> None:
         """Measure what is to be measured while the rollout sleeps (`Monitor.early`), for the `report` of this step."""
+        self._seconds += Guard.spent()
         self._ahead = self._collected(step, (True,))
+        Guard.spent()  # who called knows how long this took
 
     def report(self, step: int) -> Report:
         """What was seen since the last call, over all ranks.
@@ -59,11 +65,14 @@ class Hub:
             step: of RL, from 1.
         """
         ahead, self._ahead = self._ahead, None
+        seconds, self._seconds = self._seconds + Guard.spent(), 0.0
         report = self._collected(step, (False,) if ahead else (False, True))
         if ahead:
             report.values.numbers.update(ahead.values.numbers)
             report.values.layers.update(ahead.values.layers)
             report.failed |= ahead.failed
+        report.seconds = seconds
+        Guard.spent()
         return report
 
     def _collected(self, step: int, when: Sequence[bool]) -> Report:

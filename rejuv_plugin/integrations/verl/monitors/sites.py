@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....monitors.representation import RankMonitor
+from ....probe.decoder import ModelShape
 from .guarded import Guard
 
 
@@ -37,27 +38,6 @@ class Layout:
     """The same for the residual stream, which may be cut up over ranks; each token is counted on one of them."""
     sequences: tuple[Span, ...]
     """Those that are counted, in what the attention kernel reads."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """Of the whole model's decoder, the same on every rank."""
-
-    layers: int
-    hidden: int
-    width: int
-    """The most MLP neurons that a layer has, of all its experts."""
-
-    @classmethod
-    def of(cls, hf_config: Any) -> "ModelShape":
-        config = hf_config.get_text_config()
-        experts = next((n for n in (getattr(config, name, None) for name in _EXPERTS) if n), 0)
-        dense = getattr(config, "intermediate_size", None) or 0
-        routed = experts * (getattr(config, "moe_intermediate_size", None) or dense)
-        return cls(config.num_hidden_layers, config.hidden_size, max(dense, routed))
-
-
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True)

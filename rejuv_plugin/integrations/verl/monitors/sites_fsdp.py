@@ -14,8 +14,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
+from ....probe.decoder import ModelShape, decoder_layers
 from .guarded import Guard
-from .sites import Hooks, Layout, ModelShape, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 
@@ -50,7 +51,7 @@ class FsdpSites:
         return Layout(counted, counted, tuple(spans))
 
     def watch(self, hooks: Hooks, watched: Watched) -> None:
-        layers = self._layers()
+        layers = decoder_layers(self._engine.module, self.shape.layers, _KEY, "turn off neurons, ranks and attention")
         for number, layer in enumerate(layers):
             if watched.ranks:
                 rank_hooks(hooks, layer, watched.ranks, number)
@@ -59,18 +60,6 @@ class FsdpSites:
         if watched.attention:
             attention = {layer.self_attn: number for number, layer in enumerate(layers) if hasattr(layer, "self_attn")}
             watched.attention[1](self._attention)(hooks, attention, *watched.attention)
-
-    def _layers(self) -> nn.ModuleList:
-        for name, module in self._engine.module.named_modules():
-            decoder = name.endswith("layers") and "vis" not in name and "audio" not in name
-            if decoder and isinstance(module, nn.ModuleList) and len(module) == self.shape.layers:
-                return module
-        raise InputError(
-            _KEY,
-            f"a model with a list of {self.shape.layers} decoder layers",
-            type(self._engine.module).__name__,
-            "turn off neurons, ranks and attention",
-        )
 
     def _attention(self, hooks: Hooks, modules: dict[nn.Module, int], monitor: AttentionMonitor, guard: Guard) -> None:
         if self._engine.ulysses_sequence_parallel_size > 1:

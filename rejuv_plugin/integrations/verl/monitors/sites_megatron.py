@@ -16,8 +16,9 @@ from verl.utils.megatron_utils import unwrap_model
 from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
+from ....probe.decoder import ModelShape
 from .guarded import Guard
-from .sites import Hooks, Layout, ModelShape, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 _OFF = "turn the probe set's monitors off"

@@ -96,7 +96,7 @@ class _OfFSDP(_OfEngine):
             rows, temperature = (rows, temperature) if owned else (rows[:0], temperature[:0])
         logits = logits.detach().flatten(0, -2)
         temperature = temperature.float().clamp(min=_COLDEST)
-        self.add(*entropy_and_top1(moments(logits, rows, peaks(logits, rows), temperature)))
+        self.add(*entropy_and_top1(moments(logits, rows, temperature)))
 
 
 class _OfMegatron(_OfEngine):
@@ -147,7 +147,7 @@ class _OfMegatron(_OfEngine):
             if (own := self._guard(peaks)(flat, rows)) is not None:
                 top = own
             dist.all_reduce(top, dist.ReduceOp.MAX, group)
-            own = self._guard(moments)(flat, rows, top, temperature.flatten().float().clamp(min=_COLDEST))
+            own = self._guard(moments)(flat, rows, temperature.flatten().float().clamp(min=_COLDEST), top)
             if own is not None:
                 sums = own
             dist.all_reduce(sums, dist.ReduceOp.SUM, group)

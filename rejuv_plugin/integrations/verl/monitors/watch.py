@@ -51,6 +51,8 @@ class Watch:
         self._steps: History | None = None
         self._raised: History | None = None
         self._off = False
+        self._seconds = 0.0
+        """Since the last measurement, in what was asked of the workers and in their own training."""
         self._saved = 0, Path()
         """The last step that a checkpoint was saved at, and where."""
 
@@ -93,8 +95,10 @@ class Watch:
         """Called after the step's updates, while the rollout sleeps."""
         step = trainer.global_steps
         if self._examples and not self._off and is_due(step, self._settings.probe_set.every):
+            began = time.perf_counter()
             with self._guarded(step):
                 trainer.actor_rollout_wg.plasticity_ahead(step)
+            self._seconds += time.perf_counter() - began
 
     def measure(self, trainer: Any, batch: Any, metrics: dict[str, Any]) -> bool:
         """Add to verl's ``metrics`` of the step that was just done, in place; true if the run is to end here."""
@@ -119,7 +123,8 @@ class Watch:
                 # verl saves before a step is measured: its checkpoint gets what this step said, too.
                 if self._saved[0] == trainer.global_steps:
                     self._save_state()
-            metrics["timing_s/plasticity"] = time.perf_counter() - began
+            metrics["timing_s/plasticity"] = self._seconds + time.perf_counter() - began
+            self._seconds = 0.0
         return raised and self._settings.stop_on_alarm
 
     @contextmanager
@@ -143,6 +148,7 @@ class Watch:
         report = next(report for report in reports if report is not None)
         for name, reason in report.failed.items():
             print(f"rejuvenation: monitor {name} is off from step {trainer.global_steps} on: {reason}", flush=True)
+        self._seconds += report.seconds
         return report.values
 
     def _since_start(self, values: Values) -> None:

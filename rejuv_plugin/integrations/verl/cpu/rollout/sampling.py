@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from rejuv_plugin.errors import InputError
+from rejuv_plugin.ops.sampling import inverse_cdf
 
 LogprobsMode = Literal["processed_logprobs", "raw_logprobs"]
 
@@ -125,10 +126,7 @@ class BatchSampler:
         self._truncates = bool((self._top_k > 0).any() or (self._top_p < 1).any())
 
     def sample(self, logits: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw one token per row by inverting the cumulative distribution, in token order and in float64.
-
-        One uniform decides one token, so logits that differ in their last bits (as they do between batch shapes)
-        change the token only when the uniform falls within that rounding of a boundary.
+        """Draw one token per row in float64, see `ops.sampling.inverse_cdf`.
 
         Args:
             logits: float32 ``[rows, vocabulary]``; -inf for tokens that must not be sampled.
@@ -141,11 +139,7 @@ class BatchSampler:
         if self._truncates:
             scaled = _truncate(scaled, self._top_k, self._top_p)
         log_probs = scaled.double().log_softmax(-1)
-        cumulative = log_probs.exp().cumsum(-1)
-        total = cumulative[:, -1]
-        # Strictly below the total, so that rounding can never point past the last token with any probability.
-        target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-        tokens = torch.searchsorted(cumulative, target.unsqueeze(1), right=True).squeeze(1)
+        tokens = inverse_cdf(log_probs, uniforms)
         tokens = torch.where(self._greedy, logits.argmax(-1), tokens)
         reported = log_probs if self._mode == "processed_logprobs" else logits.double().log_softmax(-1)
         return tokens, reported.gather(1, tokens.unsqueeze(1)).squeeze(1).float()

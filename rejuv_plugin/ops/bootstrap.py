@@ -1,0 +1,60 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""How sure a number is that was measured on some examples: the bootstrap."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """None: of a single example nothing is known, or some resample has no value."""
+
+
+def bootstrap(
+    sums: Tensor, statistic: Callable[[Tensor], Tensor], seed: int, resamples: int = RESAMPLES
+) -> Estimate | None:
+    """A statistic of all examples and its 95 % percentile interval (Efron, Ann. Statist. 7(1), 1979).
+
+    Examples are resampled whole, since the tokens of one are not independent. Statistics of the same examples under the
+    same seed see the same resamples.
+
+    Args:
+        sums: ``[n, ...]`` float64, of each example what adds up over examples.
+        statistic: from such a sum, ``[..., *]`` with leading dimensions of resamples, to ``[...]``.
+        seed: of the resampling; torch's global generator is left alone.
+        resamples: how many.
+
+    Returns:
+        None if there is no finite value.
+    """
+    value = float(statistic(sums.sum(0)))
+    if not torch.isfinite(torch.tensor(value)):
+        return None
+    n = len(sums)
+    if n < 2:
+        return Estimate(value, None)
+    drawn = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
+    counts = torch.zeros(resamples, n, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    found = statistic((counts @ sums.double().reshape(n, -1)).reshape(resamples, *sums.shape[1:]))
+    if not found.isfinite().all():
+        return Estimate(value, None)
+    tail = (1 - LEVEL) / 2
+    low, high = found.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Estimate(value, (low, high))
+
+
+def ratio(sums: Tensor) -> Tensor:
+    """The statistic of `bootstrap` for means: ``[..., 2]`` to ``[..., 0] / [..., 1]``."""
+    return sums[..., 0] / sums[..., 1]

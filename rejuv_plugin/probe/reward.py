@@ -1,0 +1,97 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""A user's reward function, as verl calls it, on sampled answers."""
+
+import asyncio
+import hashlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .answers import Answers, Task
+
+Reward = Callable[[Task, str], float]
+"""The score of one answer to a task."""
+
+
+def load_reward(spec: str, key: str, **arguments: Any) -> Reward:
+    """A function of verl's form, ``compute_score(data_source, solution_str, ground_truth, extra_info)``.
+
+    Args:
+        spec: ``FILE.py:FUNCTION``. The file is run, as verl would run it. A coroutine function will do.
+        key: how errors name it.
+        arguments: more of the function's, as verl's ``reward_kwargs``.
+
+    Returns:
+        The function. It may return a number, a bool, or a mapping with the key ``score``.
+
+    Raises:
+        InputError: named ``key``; no such file or function, a file that cannot be run. The `Reward` raises it for a
+            result that is no finite number; what the user's function raises passes through.
+    """
+    path, _, name = spec.rpartition(":")
+    file = Path(path).expanduser()
+    if not path.endswith(".py") or not name or not file.is_file():
+        raise InputError(key, "FILE.py:FUNCTION, a file that is there", repr(spec), f"check {key}")
+    function = getattr(_module(file.resolve(), key), name, None)
+    if not callable(function):
+        raise InputError(key, f"a function {name} in {file}", "none", "name the function after the colon")
+
+    def reward(task: Task, text: str) -> float:
+        said = function(
+            data_source=task.data_source,
+            solution_str=text,
+            ground_truth=task.ground_truth,
+            extra_info=dict(task.extra_info or {}),
+            **arguments,
+        )
+        if inspect.iscoroutine(said):
+            said = asyncio.run(said)
+        return _number(said, key)
+
+    return reward
+
+
+def scores(answers: Answers, tasks: Sequence[Task], reward: Reward) -> Tensor:
+    """The score of every answer: ``[P, g]`` float64."""
+    rows = [[reward(task, text) for text in texts] for task, texts in zip(tasks, answers.texts, strict=True)]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _module(file: Path, key: str) -> Any:
+    # A name of its own, so that it hides no other module, and the same for the same file: what it defines is run once.
+    name = f"rejuv_reward_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, file)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    # Dataclasses and pickle look their module up.
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(key, "a file that Python can run", f"{file} ({reason})", "mend it") from error
+    return module
+
+
+def _number(said: Any, key: str) -> float:
+    value: Any = said.get("score") if isinstance(said, Mapping) else said
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(key, "a finite number, or a mapping with one under score", repr(said)[:200], "return a number")
+    return score

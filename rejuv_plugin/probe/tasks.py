@@ -1,0 +1,79 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts of RL data with what a reward function needs beside them, as the model sees them."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..checkpoint.layout import Checkpoint
+from ..errors import InputError
+from .calibration import Message, read_prompts
+from .dialogue import needs_template, template_failed
+from .load import load_tokenizer
+from .prompts import Prompts
+
+
+@dataclass(frozen=True)
+class Task:
+    """One RL prompt: a row of verl's parquet format, or a bare prompt."""
+
+    prompt: list[Message]
+    ids: list[int]
+    """Of the prompt by the chat template, with the generation prompt."""
+    data_source: str = ""
+    ground_truth: Any = None
+    """``reward_model.ground_truth``."""
+    extra_info: Mapping[str, Any] | None = None
+
+
+def draw_tasks(
+    checkpoint: Checkpoint, prompts: Prompts, count: int, seed: int, tokenizer: Any | None = None
+) -> list[Task]:
+    """Some tasks, drawn without repetition: the same for the same seed, whatever the checkpoint's weights. With a
+    larger ``count`` come these first, then more.
+
+    Args:
+        checkpoint: with tokenizer, chat template and context length.
+        prompts: where to draw from. Prompts that are too long are passed over.
+        count: how many; all if there are fewer.
+        seed: of the choice.
+        tokenizer: the checkpoint's, where a caller has loaded it.
+
+    Raises:
+        InputError: named by the checkpoint's key, no chat template; named by ``prompts.key``, see
+            `calibration.read_prompts`, or no prompt that is short enough.
+    """
+    tokenizer = tokenizer or load_tokenizer(checkpoint)
+    needs_template(tokenizer, checkpoint.key)
+    every = [row for file in prompts.files for row in read_prompts(file, prompts.column, prompts.key)]
+    random.Random(seed).shuffle(every)
+    context = checkpoint.config.get("max_position_embeddings")
+    limits = [limit for limit in (prompts.max_prompt, context and context - prompts.max_response) if limit is not None]
+    found: list[Task] = []
+    for prompt, row in every:
+        try:
+            text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **prompts.template)
+        # Templates are programs of their own and raise what they like.
+        except Exception as error:
+            raise template_failed(prompts.key, "a prompt", error) from None
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if all(len(ids) <= limit for limit in limits):
+            found.append(_task(prompt, ids, row))
+        if len(found) == count:
+            return found
+    if not found:
+        raise InputError(
+            prompts.key,
+            f"prompts of at most {min(limits)} tokens, beside responses of up to {prompts.max_response}",
+            f"{len(every)} longer ones",
+            "allow longer prompts or shorter responses, or give calibration data",
+        )
+    return found
+
+
+def _task(prompt: list[Message], ids: list[int], row: Mapping[str, Any]) -> Task:
+    checked = row.get("reward_model")
+    truth = checked.get("ground_truth") if isinstance(checked, Mapping) else None
+    return Task(prompt, ids, str(row.get("data_source") or ""), truth, row.get("extra_info") or {})

@@ -1,0 +1,156 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuv diagnose`` from options to metrics.json."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+from checkpoints import copy, snapshot
+
+from rejuv_plugin.cli import main
+from rejuv_plugin.diagnose.signals import NAMES
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("diagnose")
+    base = tiny.save_base(root / "base")
+    tiny.save_sft(root / "sft1", base)
+    tiny.save_sft(root / "sft2", base, seed=2, scale=0.05)
+    rows = [{"prompt": f"{a}+{a}=", "response": str(2 * a)} for a in range(5, 17)]
+    (root / "calibration.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.save_data(root / "data", train=6)
+    return root
+
+
+def options(inputs: Path, output: Path, *more: str) -> list[str]:
+    fixed = ["--base", f"{inputs}/base", "--calibration", f"{inputs}/calibration.jsonl", "--output", str(output)]
+    return ["diagnose", *fixed, "--device", "cpu", *more]
+
+
+def run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return int(stopped.value.code or 0)
+
+
+def metrics_of(output: Path) -> dict:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in JSON")
+
+    return json.loads((output / "metrics.json").read_text(), parse_constant=refuse)
+
+
+def test_a_ladder_with_answers(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answered = ["--prompts", f"{inputs}/data/train.parquet", "--reward", f"{inputs}/data/reward.py:compute_score"]
+    answered += ["--count", "4", "--group", "3", "--max-response", "5", "--pass-score", "0.1"]
+    ladder = ["--sft", f"{inputs}/sft1", "--sft", f"{inputs}/sft2"]
+    assert run(options(inputs, tmp_path / "out", *ladder, *answered)) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("sft1", "sft2", "pass@k"))
+    metrics = metrics_of(tmp_path / "out")
+    assert (metrics["format"], metrics["what"]) == (1, "diagnosis")
+    assert metrics["calibration"]["examples"] == 12
+    assert (metrics["prompts"]["count"], metrics["prompts"]["group"]) == (4, 3)
+    base, first, second = metrics["checkpoints"]
+    assert [row["role"] for row in (base, first, second)] == ["base", "sft", "sft"]
+    assert [row["name"] for row in (base, first, second)] == ["base", "sft1", "sft2"]
+    assert base["verdict"] is None
+    assert first["verdict"]["level"] in ("ready", "at_risk", "over_trained", "too_weak")
+    assert [signal["name"] for signal in metrics["signals"]] == list(NAMES)
+    for row in (base, first, second):
+        assert list(row["numbers"]) == list(NAMES)
+        assert all(len(values) == 2 for values in row["layers"].values())
+    measured = {name for name, found in second["numbers"].items() if found["value"] is not None}
+    assert set(NAMES) - measured == {"hessian_top"}
+    assert {"drift", "update_cosine"} & {n for n, f in base["numbers"].items() if f["value"] is not None} == set()
+    assert first["numbers"]["drift"]["value"] < second["numbers"]["drift"]["value"]
+    for name in ("entropy", "entropy_sampled", "nll", "pass_at_1"):
+        low, high = second["numbers"][name]["interval"]
+        assert low <= second["numbers"][name]["value"] <= high
+    # Once more: the same but for the time.
+    assert run(options(inputs, tmp_path / "again", *ladder, *answered)) == 0
+    assert metrics_of(tmp_path / "again")["checkpoints"] == metrics["checkpoints"]
+
+
+def test_what_is_left_out_is_null(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = options(inputs, tmp_path / "out", "--sft", f"{inputs}/sft1", "--signals", "likelihood", "--hessian")
+    assert run(arguments) == 0
+    metrics = metrics_of(tmp_path / "out")
+    assert metrics["prompts"] is None
+    row = metrics["checkpoints"][1]
+    measured = {name for name, found in row["numbers"].items() if found["value"] is not None}
+    likelihood = {"entropy", "entropy_ratio", "top1_mass", "entropy_gap", "nll", "nll_rise", "calibration_error"}
+    assert measured == {*likelihood, "hessian_top"}
+    assert row["layers"] == row["modules"] == {}
+    assert row["verdict"]["level"] != "too_weak"
+    assert " - " in capsys.readouterr().out
+
+
+def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:
+    twins = [copy(inputs / name, tmp_path / name / "hf") for name in ("sft1", "sft2")]
+    ladder = [word for path in twins for word in ("--sft", str(path))]
+    assert run(options(inputs, tmp_path / "out", *ladder, "--signals", "drift")) == 0
+    rows = metrics_of(tmp_path / "out")["checkpoints"]
+    assert [row["name"] for row in rows] == ["base", *map(str, twins)]
+    assert rows[1]["verdict"]["level"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--sft", "nowhere"], "--sft: expected"),
+        (["--sft", "{}/base"], "--base: expected the model that the SFT checkpoint started from"),
+        (["--sft", "{}/sft1", "--sft", "{}/sft1"], "--sft: expected each checkpoint once"),
+        (["--sft", "{}/sft1", "--signals", "entropy"], "--signals: expected likelihood or neurons"),
+        (["--sft", "{}/sft1", "--signals", "drift", "--hessian"], "--signals: expected likelihood, with hessian"),
+        (["--sft", "{}/sft1", "--group", "0"], "--group: expected a whole number above 0"),
+        (["--sft", "{}/sft1", "--temperature", "0"], "--temperature: expected a number above 0"),
+        (["--sft", "{}/sft1", "--device", "tpu"], "--device: expected auto or cpu or cuda"),
+        (["--sft", "{}/sft1", "--max-tokens", "3"], "--calibration: expected responses within the first 3 tokens"),
+        (["--sft", "{}/sft1", "--reward", "{}/data/reward.py:compute_score"], "--prompts: expected prompts to answer"),
+        (["--sft", "{}/sft1", "--prompts", "{}/data/none.parquet"], "--prompts: expected"),
+        (
+            ["--sft", "{}/sft1", "--prompts", "{}/data/train.parquet", "--reward", "{}/data/reward.py:score"],
+            "--reward: expected a function score",
+        ),
+        (["--sft", "{}/sft1", "--calibration", "{}/calibration.csv"], "--calibration: expected a .parquet"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_written(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+) -> None:
+    before = snapshot(inputs)
+    assert run(options(inputs, tmp_path / "out", *(word.format(inputs) for word in more))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"rejuv: {says}")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert {name: data for name, data in snapshot(inputs).items() if "__pycache__" not in name} == before
+
+
+def test_an_output_that_is_there_stays(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("mine")
+    assert run(options(inputs, tmp_path / "out", "--sft", f"{inputs}/sft1")) == 2
+    assert "--output: expected a new or empty directory" in capsys.readouterr().err
+    assert (tmp_path / "out" / "metrics.json").read_text() == "mine"
+
+
+def test_a_small_vocabulary_of_the_base(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # What only the grown checkpoint can read, its base cannot be measured on.
+    pd.DataFrame([{"prompt": "a", "response": "b"}]).to_parquet(tmp_path / "data.parquet")
+    grown = copy(inputs / "sft1", tmp_path / "grown")
+    from checkpoints import edit_json, set_weights, weights
+
+    base = copy(inputs / "base", tmp_path / "short")
+    edit_json(base / "config.json", vocab_size=100)
+    tensors = weights(base)
+    tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:100].clone()
+    set_weights(base, tensors)
+    arguments = ["diagnose", "--base", str(base), "--sft", str(grown), "--calibration", f"{tmp_path}/data.parquet"]
+    assert run([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert "--base: expected rows for all tokens of the data" in capsys.readouterr().err

@@ -1,0 +1,282 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is read from a model before RL, against the long way round."""
+
+from pathlib import Path
+
+import architectures
+import numpy as np
+import probe_reference
+import pytest
+import torch
+from checkpoints import save_model, set_weights, weights
+from torch.func import functional_call, hessian
+
+from rejuv_plugin.checkpoint import read_checkpoint
+from rejuv_plugin.diagnose import answers, drift
+from rejuv_plugin.diagnose.calibration_pass import read, summed_nll, watched
+from rejuv_plugin.diagnose.hessian import top_eigenvalue
+from rejuv_plugin.diagnose.likelihood import likelihood
+from rejuv_plugin.diagnose.sharpness import RADIUS, along, sharpness
+from rejuv_plugin.errors import InputError
+from rejuv_plugin.monitors.neurons import NeuronMonitor
+from rejuv_plugin.monitors.representation import RankMonitor
+from rejuv_plugin.probe.decoder import ModelShape
+from rejuv_plugin.probe.dialogue import Example
+
+CPU = torch.device("cpu")
+
+
+def no_look(name: str) -> None: ...
+
+
+def seen(model, examples):
+    shape = ModelShape.of(model.config)
+    neurons = NeuronMonitor(shape.layers, shape.width, CPU, no_look)
+    ranks = RankMonitor(shape.layers, shape.hidden, CPU, no_look)
+    with watched(model, neurons, ranks) as after_forward:
+        tokens = read(model, examples, 1.0, "--sft", backward=True, after_forward=after_forward)
+    return tokens, [monitor.values(monitor.sums()) for monitor in (neurons, ranks)]
+
+
+@pytest.mark.parametrize("variant", ["qwen2-tied", "mistral", "gemma2", "qwen3-moe", "mixtral"])
+def test_a_pass_is_that_of_the_reference(variant: str) -> None:
+    model = architectures.make(variant)
+    if variant == "gemma2":
+        # The reference has no cap on logits.
+        model.config.final_logit_softcapping = None
+    examples = probe_reference.examples(96)
+    tokens, monitored = seen(model, examples)
+    found = likelihood(tokens, None, 0).numbers
+    # No hook is left, and no gradient.
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+    numbers, layers = probe_reference.reference(model, examples)
+    assert found["entropy"].value == pytest.approx(numbers["probe/entropy"], rel=1e-4)
+    assert found["nll"].value == pytest.approx(numbers["probe/nll"], rel=1e-4)
+    assert monitored[1].numbers["probe/rank_rows_per_feature"] == numbers["probe/rank_rows_per_feature"]
+    for name, values in (monitored[0].layers | monitored[1].layers).items():
+        np.testing.assert_allclose(values, layers[name], rtol=2e-3, err_msg=name)
+
+
+def test_numbers_of_tokens() -> None:
+    model, examples = architectures.make("qwen3"), probe_reference.examples(96)
+    warm = read(model, examples, 2.0, "--sft")
+    for example, tokens in zip(examples, warm, strict=True):
+        logits = model(torch.tensor([example.ids])).logits[0, torch.tensor(example.targets) - 1].double()
+        said = torch.tensor(example.ids)[list(example.targets)]
+        p, cool = logits.softmax(-1), (logits / 2).softmax(-1)
+        assert torch.allclose(tokens.entropy.double(), torch.special.entr(cool).sum(-1), atol=1e-4)
+        assert torch.allclose(tokens.top1.double(), cool.amax(-1), atol=1e-5)
+        assert torch.allclose(tokens.confidence.double(), p.amax(-1), atol=1e-5)
+        assert torch.allclose(tokens.nll.double(), -p.gather(1, said[:, None])[:, 0].log(), atol=1e-4)
+        assert torch.equal(tokens.correct, p.argmax(-1) == said)
+
+
+def test_gap_to_the_base_and_positions() -> None:
+    examples = [e for e in probe_reference.examples(96) if len(e.targets) > 1]
+    base, sft = (read(architectures.make("qwen3", seed), examples, 1.0, "--sft") for seed in (0, 1))
+    found = likelihood(sft, base, 0)
+    gaps = [(a.entropy - b.entropy).abs().double() for a, b in zip(sft, base, strict=True)]
+    assert found.numbers["entropy_gap"].value == pytest.approx(float(torch.cat(gaps).mean()))
+    means = [torch.cat([t.entropy for t in side]).double().mean() for side in (sft, base)]
+    assert found.numbers["entropy_ratio"].value == pytest.approx(float(means[0] / means[1]))
+    rise = torch.cat([a.nll.double() - b.nll.double() for a, b in zip(sft, base, strict=True)]).mean()
+    assert found.numbers["nll_rise"].value == pytest.approx(float(rise))
+    shown = found.positions["entropy_gap"]
+    assert shown["position"] == list(range(len(shown["value"])))
+    assert shown["count"] == [sum(len(g) > i for g in gaps) for i in shown["position"]]
+    assert shown["value"][3] == pytest.approx(float(np.mean([g[3] for g in gaps if len(g) > 3])))
+    low, high = found.numbers["entropy_gap"].interval
+    assert low < found.numbers["entropy_gap"].value < high
+    diagram = found.curves["calibration_error"]
+    assert len(diagram["x"]) == len(diagram["y"]) <= 16
+
+
+def test_long_responses_are_shown_by_some_positions_at_a_time() -> None:
+    from rejuv_plugin.diagnose.likelihood import _by_position
+
+    shown = _by_position([torch.arange(300.0), torch.zeros(2)])
+    assert len(shown["position"]) == 100
+    assert shown["position"][:2] == [0, 3]
+    assert shown["count"][:2] == [5, 3]
+    assert shown["value"][1] == 4.0
+
+
+def test_a_model_that_overflows_is_named() -> None:
+    model = architectures.make("qwen3")
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
+    with pytest.raises(InputError, match=r"^--sft: expected finite activations"):
+        read(model, probe_reference.examples(96), 1.0, "--sft")
+
+
+# Three checkpoints of one architecture whose steps are known.
+@pytest.fixture
+def ladder(tmp_path: Path) -> list[Path]:
+    paths = [save_model(tmp_path / f"{i}", i, dtype=torch.float32) for i in range(4)]
+    return paths
+
+
+def flat(path: Path, only: str = "") -> torch.Tensor:
+    return torch.cat([t.double().reshape(-1) for name, t in sorted(weights(path).items()) if only in name])
+
+
+def test_drift_and_directions_of_a_ladder(ladder: list[Path]) -> None:
+    base, *steps = (read_checkpoint(str(path), "--sft") for path in ladder)
+    found = drift.moved(base, steps, 2)
+    b, first, second, third = map(flat, ladder)
+    assert found.numbers["drift"].value == pytest.approx(float((third - b).norm() / b.norm()))
+    one, two = second - first, third - second
+    assert found.numbers["update_cosine"].value == pytest.approx(float(one @ two / one.norm() / two.norm()))
+    sizes = (third - b).square().sort(descending=True).values
+    assert found.numbers["drift_spikes"].value == pytest.approx(
+        float(sizes[: len(sizes) // 100].sum() / sizes.sum()), rel=5e-3
+    )
+    for i in range(2):
+        of_layer = [flat(path, f"layers.{i}.") for path in (ladder[0], ladder[3])]
+        expected = float((of_layer[1] - of_layer[0]).norm() / of_layer[0].norm())
+        assert found.layers["drift"][i] == pytest.approx(expected)
+    grid = found.modules["drift"]
+    assert grid["rows"] == ["model.embed_tokens", "0", "1", "lm_head", "model.norm"]
+    assert grid["columns"][-1] == "whole"
+    row, column = grid["rows"].index("1"), grid["columns"].index("self_attn.q_proj")
+    ours, theirs = (flat(path, "layers.1.self_attn.q_proj") for path in (ladder[0], ladder[3]))
+    assert grid["values"][row][column] == pytest.approx(float((theirs - ours).norm() / ours.norm()))
+    assert grid["values"][row][-1] is None
+
+
+def test_the_base_is_the_beginning_of_a_ladder(ladder: list[Path]) -> None:
+    base, first, second = (read_checkpoint(str(path), "--sft") for path in ladder[:3])
+    assert drift.moved(base, [base, first], 2).numbers["update_cosine"] is None
+    b, one, two = map(flat, ladder[:3])
+    found = drift.moved(base, [base, first, second], 2).numbers["update_cosine"].value
+    assert found == pytest.approx(float(torch.nn.functional.cosine_similarity(one - b, two - one, dim=0)))
+
+
+def test_steps_of_one_direction_and_of_opposite_ones(ladder: list[Path]) -> None:
+    start = weights(ladder[0])
+    for path, times in zip(ladder[1:], (1, 3, 2), strict=True):
+        set_weights(path, {name: t + times for name, t in start.items()})
+    base, *steps = (read_checkpoint(str(path), "--sft") for path in ladder)
+    assert drift.moved(base, [base, *steps[:2]], 2).numbers["update_cosine"].value == pytest.approx(1, abs=1e-6)
+    assert drift.moved(base, steps, 2).numbers["update_cosine"].value == pytest.approx(-1, abs=1e-6)
+
+
+def test_tied_embeddings_and_grown_vocabularies_count_once(tmp_path: Path) -> None:
+    base = read_checkpoint(str(save_model(tmp_path / "base", 0, tied=True)), "--base")
+    grown = read_checkpoint(str(save_model(tmp_path / "sft", 1, tied=True, vocab_size=80)), "--sft")
+    found = drift.moved(base, [base, grown], 2)
+    ours, theirs = (weights(tmp_path / side)["model.embed_tokens.weight"].double() for side in ("base", "sft"))
+    grid = found.modules["drift"]
+    assert grid["rows"] == ["model.embed_tokens", "0", "1", "model.norm"]
+    assert grid["values"][0][-1] == pytest.approx(float((theirs[:64] - ours).norm() / ours.norm()))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.layers.12.mlp.experts.7.gate_proj.weight", ("12", "mlp.experts.gate_proj")),
+        ("model.layers.3.self_attn.q_proj.bias", ("3", "self_attn.q_proj")),
+        ("lm_head.weight", ("lm_head", "whole")),
+        ("transformer.h.2.attn.c_attn.weight", ("2", "attn.c_attn")),
+    ],
+)
+def test_places_of_the_heat_map(name: str, place: tuple[str, str]) -> None:
+    assert drift.place_of(name) == place
+
+
+def small() -> tuple[torch.nn.Module, list[Example]]:
+    sizes = {"hidden_size": 4, "intermediate_size": 3, "num_attention_heads": 1, "num_key_value_heads": 1}
+    model = architectures.make("qwen3", num_hidden_layers=1, vocab_size=11, head_dim=4, **sizes)
+    return model, [Example((3, 4, 5, 6, 7), (2, 3, 4)), Example((5, 9, 8), (1, 2))]
+
+
+def loss_of(model, examples, parameters):
+    total = sum(
+        functional_call(_Nll(model, example), {f"model.{k}": v for k, v in parameters.items()}, ())
+        for example in examples
+    )
+    return total / sum(len(example.targets) for example in examples)
+
+
+class _Nll(torch.nn.Module):
+    def __init__(self, model, example) -> None:
+        super().__init__()
+        self.model, self._example = model, example
+
+    def forward(self) -> torch.Tensor:
+        return summed_nll(self.model, self._example)
+
+
+def test_the_largest_eigenvalue_is_that_of_the_whole_hessian() -> None:
+    model, examples = small()
+    model.set_attn_implementation("eager")
+    names = [name for name, _ in model.named_parameters()]
+    sizes = [p.numel() for p in model.parameters()]
+    start = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+    def of(vector):
+        parts = [part.view_as(p) for part, p in zip(vector.split(sizes), model.parameters(), strict=True)]
+        return loss_of(model, examples, dict(zip(names, parts, strict=True)))
+
+    exact = torch.linalg.eigvalsh(hessian(of)(start).double())
+    model.set_attn_implementation("sdpa")
+    ticks: list[int] = []
+    assert top_eigenvalue(model, examples, 0, ticks.append) == pytest.approx(float(exact[-1]), rel=2e-3)
+    assert ticks[:2] == [1, 2]
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_sharpness_is_the_rise_along_the_gradient() -> None:
+    model, examples = small()
+    before = [p.clone() for p in model.parameters()]
+    found = sharpness(model, examples, "--sft")
+    assert all(torch.equal(p, b) and p.grad is None for p, b in zip(model.parameters(), before, strict=True))
+    parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    in_graph = loss_of(model, examples, parameters)
+    gradient, loss = torch.autograd.grad(in_graph, list(parameters.values())), float(in_graph.detach())
+    length = torch.cat([g.reshape(-1) for g in gradient]).norm()
+
+    def at(step: float) -> float:
+        moved = {n: p.detach() + step * g for (n, p), g in zip(parameters.items(), gradient, strict=True)}
+        return float(loss_of(model, examples, moved))
+
+    assert found.numbers["sharpness_sam"].value == pytest.approx(at(RADIUS / length) - loss, rel=1e-3)
+    critical = 2 / found.numbers["critical_sharpness"].value
+    assert at(-0.95 * critical) < loss < at(-1.05 * critical)
+    drawn = found.curves["critical_sharpness"]
+    assert drawn["x"][4] == pytest.approx(critical * float(length), rel=1e-4)
+    assert drawn["y"][0] == pytest.approx(loss, rel=1e-5)
+    assert drawn["y"][2] == pytest.approx(at(-0.5 * critical), rel=1e-4)
+
+
+def test_weights_come_back_after_an_error() -> None:
+    model, _ = small()
+    before = [p.clone() for p in model.parameters()]
+
+    def fail() -> float:
+        assert not torch.equal(next(model.parameters()), before[0])
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"), along(model, before, fail) as at:
+        at(0.3)
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
+def test_answers_by_hand() -> None:
+    found = answers.variety([[2, 6], [0, 2]], [[1.0, 2.0], [float("nan"), 3.0]], [[0.5, 0.5], [float("nan"), 1.0]], 0)
+    assert found.numbers["entropy_sampled"].value == pytest.approx((2 + 12 + 6) / 10)
+    assert found.numbers["top1_mass_sampled"].value == pytest.approx(0.6)
+    # The sampler cannot tell.
+    blind = answers.variety([[2]], [[float("nan")]], [[float("nan")]], 0)
+    assert blind.numbers == {"entropy_sampled": None, "top1_mass_sampled": None}
+    scores = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [0.2, 0.3, 0.2, 0.2]], dtype=torch.float64)
+    numbers = {name: e.value for name, e in answers.passes(scores, 0.5, 0).numbers.items()}
+    assert numbers["pass_at_1"] == pytest.approx(5 / 16)
+    assert numbers["pass_at_k"] == pytest.approx(0.5)
+    assert numbers["pass_gap"] == pytest.approx(3 / 16)
+    # Of the last prompt no answer passes, and yet they do not earn the same.
+    assert numbers["gradient_share"] == pytest.approx(0.5)
+    assert numbers["pass_floor"] == pytest.approx(1 - 2**-0.25)
+    assert answers.passes(scores[:, :1], 0.5, 0).numbers["gradient_share"] is None
+    assert answers.finished([[True, False], [True, True]], 0).numbers["finished"].value == 0.75
