@@ -16,6 +16,7 @@ from .apply import apply
 from .diagnose import diagnose
 from .neurons import calibrate, reset_set
 from .report import report
+from .tune import tune
 from .verify import verify
 
 # Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
@@ -58,6 +59,7 @@ app.command()(verify)
 app.command()(calibrate)
 app.command("reset-set")(reset_set)
 app.command()(report)
+app.command()(tune)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from .diagnosis import DiagnosisConfig
 from .group import RejuvenationConfig, defaults, from_mapping
 from .monitors import MonitorProbeConfig, MonitorsConfig
 from .transform import FusionConfig, ResetConfig
+from .tuning import TuningConfig
 
 __all__ = [
     "DiagnosisConfig",
@@ -14,6 +15,7 @@ __all__ = [
     "MonitorsConfig",
     "RejuvenationConfig",
     "ResetConfig",
+    "TuningConfig",
     "defaults",
     "from_mapping",
 ]

@@ -16,6 +16,10 @@ from ..errors import InputError
 from .checks import one_of
 from .monitors import MonitorsConfig
 from .transform import FusionConfig, ResetConfig
+from .tuning import TuningConfig
+
+AUTO = "auto"
+"""``fusion.alpha`` of a job that chooses it by measurement."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class RejuvenationConfig:
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
     reset: ResetConfig = field(default_factory=ResetConfig)
+    tune: TuningConfig = field(default_factory=TuningConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
 
     def __post_init__(self) -> None:
@@ -67,7 +72,16 @@ def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> Rejuv
     Raises:
         InputError: an unknown key, or a value outside its range; named by its dotted key below ``root``.
     """
-    return _build(RejuvenationConfig, values, root)
+    return _build(RejuvenationConfig, _auto_as_setting(values), root)
+
+
+def _auto_as_setting(values: Any) -> Any:
+    """``fusion.alpha: auto`` as ``tune.enabled: true``: everywhere else alpha is a number."""
+    fusion, tune = (values.get(name) for name in ("fusion", "tune")) if isinstance(values, Mapping) else (None, None)
+    if not isinstance(fusion, Mapping) or fusion.get("alpha") != AUTO or not isinstance(tune or {}, Mapping):
+        return values
+    others = {name: value for name, value in fusion.items() if name != "alpha"}
+    return {**values, "fusion": others, "tune": {**(tune or {}), "enabled": True}}
 
 
 def _build(cls: Any, values: Any, root: str) -> Any:

@@ -7,10 +7,11 @@ transformers, megatron-bridge and mbridge shard, fuse, pad, tie and cast what th
 the one format that all of them share, and no line of what they do with it: so the bits do not depend on the engine, its
 parallelism, or ours.
 
-To read in this order: values, serve.
+To read in this order: values, serve, needed.
 """
 
+from .needed import needed
 from .serve import serving
 from .values import Values
 
-__all__ = ["Values", "serving"]
+__all__ = ["Values", "needed", "serving"]

@@ -44,15 +44,21 @@ def bootstrap(
     n = len(sums)
     if n < 2:
         return Estimate(value, None)
-    drawn = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(resamples, n, dtype=torch.float64)
-    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
-    found = statistic((counts @ sums.double().reshape(n, -1)).reshape(resamples, *sums.shape[1:]))
+    found = statistic(resampled(sums, seed, resamples))
     if not found.isfinite().all():
         return Estimate(value, None)
     tail = (1 - LEVEL) / 2
     low, high = found.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Estimate(value, (low, high))
+
+
+def resampled(sums: Tensor, seed: int, resamples: int = RESAMPLES) -> Tensor:
+    """Sums over resamples of the examples, ``[n, ...]`` to ``[resamples, ...]`` float64, alike for one n and seed."""
+    n = len(sums)
+    drawn = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
+    counts = torch.zeros(resamples, n, dtype=torch.float64)
+    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    return (counts @ sums.double().reshape(n, -1)).reshape(resamples, *sums.shape[1:])
 
 
 def ratio(sums: Tensor) -> Tensor:

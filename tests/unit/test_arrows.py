@@ -20,6 +20,7 @@ FLOORS = [
     {"probe", "loading"},
     {"monitors"},
     {"diagnose"},
+    {"tune"},
     {"report"},
     {"integrations"},
     {"cli"},

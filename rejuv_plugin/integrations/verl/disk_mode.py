@@ -14,7 +14,7 @@ from ...checkpoint import Materialised, Plan, materialise, plan_reset
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
 from .. import ray_shards
-from . import probe_task, run_record, tripwire
+from . import probe_task, run_record, tripwire, tuning
 from .job import MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import RESET_KEY, plan_of
@@ -31,9 +31,13 @@ def apply(job: Job, config: Any) -> Outcome:
     Raises:
         InputError: bad input, or a resumed run that started from another checkpoint.
     """
-    plan, found = plan_of(job), None
+    plan, found, choice = plan_of(job), None, None
     if job.settings.reset.ratio:
         found = _find_neurons(plan, job)
+    if job.tunes_on:
+        choice = tuning.choose(job, config, plan, found.chosen if found else None)
+        job, plan = tuning.settled(job, plan, choice)
+    if found:
         plan = plan_reset(plan, found.chosen, job.settings.reset.omega, f"{RESET_KEY}calibration")
     result = materialise(
         plan,
@@ -55,7 +59,9 @@ def apply(job: Job, config: Any) -> Outcome:
         "training/rejuvenation/from_cache": float(result.cached),
         "timing_s/rejuvenation_apply": result.seconds,
     }
-    return Outcome(result.manifest["key"], job.settings.ref, metrics)
+    if choice:
+        metrics["timing_s/rejuvenation_tune"] = choice["seconds"]
+    return Outcome(result.manifest["key"], job.settings.ref, metrics, tuned=choice)
 
 
 def _check_finite(result: Materialised) -> None:

@@ -3,7 +3,7 @@
 """What a verl configuration asks of us, checked against what verl can do with it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from ...config import RejuvenationConfig, from_mapping
 from ...errors import InputError
 from ...probe.prompts import Prompts
+from ...tune.data import Data
 
 MODEL_PATH = "actor_rollout_ref.model.path"
 
@@ -27,12 +28,14 @@ class Job:
     """The job's own RL data, to calibrate on when the user gives none."""
     trains_on: str
     """verl's ``trainer.device``: ``cuda``, ``npu``, or ``cpu`` in laptop mode."""
+    tunes_on: Data | None = None
+    """What alpha is chosen on; None if it is given."""
 
 
 def job_of(config: Any) -> Job | None:
     """Read the group ``rejuvenation`` of a verl configuration; None when the job does not ask for it.
 
-    Reads the configuration only, no files, and changes nothing.
+    Reads the configuration only, no content of files, and changes nothing.
 
     Raises:
         InputError: an unknown or bad setting, or a combination with verl's own settings that would be wrong.
@@ -52,12 +55,14 @@ def job_of(config: Any) -> Job | None:
         refuse(config, settings, _uses_lora(config))
     cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
     cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
+    prompts = _prompts(config)
     return Job(
         settings,
         os.path.expanduser(str(sft_path)),
         cache_dir,
-        _prompts(config),
+        prompts,
         str(config.trainer.get("device") or "cuda"),
+        _tunes_on(config, settings, prompts) if settings.tune.enabled else None,
     )
 
 
@@ -74,6 +79,37 @@ def _prompts(config: Any) -> Prompts:
         "data.train_files",
         OmegaConf.to_container(template, resolve=True) if OmegaConf.is_config(template) else template,
     )
+
+
+def _tunes_on(config: Any, settings: RejuvenationConfig, prompts: Prompts) -> Data:
+    """The job's own prompts, reward function and rollout settings, but for those that ``rejuvenation.tune`` has."""
+    tune, alpha = settings.tune, "rejuvenation.fusion.alpha"
+    if settings.mode == "worker":
+        fix = "set rejuvenation.mode=disk, or choose alpha with rejuv tune"
+        raise InputError(alpha, "a number, in worker mode", "'auto'", fix)
+    # verl moves the second to the first, later than here.
+    functions = [OmegaConf.select(config, key) for key in ("reward.custom_reward_function", "custom_reward_function")]
+    function = next((f for f in functions if f and f.get("path")), None)
+    if function is None and not tune.reward:
+        raise InputError(
+            "rejuvenation.tune.reward",
+            f"FILE.py:FUNCTION, to score answers with, for {alpha}=auto",
+            "none, and no reward.custom_reward_function.path",
+            f"set one of the two, or {alpha} to a number",
+        )
+    own = {} if tune.reward or function is None else dict(function.get("reward_kwargs") or {})
+    if tune.data:
+        prompts = replace(prompts, files=(tune.data,), key="rejuvenation.tune.data")
+    rollout = OmegaConf.select(config, "actor_rollout_ref.rollout") or {}
+    data = Data(
+        replace(prompts, max_response=tune.max_response or prompts.max_response),
+        tune.reward or f"{function['path']}:{function.get('name') or 'compute_score'}",
+        tune.group or rollout.get("n") or 1,
+        tune.temperature or rollout.get("temperature") or 1.0,
+        own,
+    )
+    data.check(tune, "rejuvenation.tune.")
+    return data
 
 
 def _refuse(config: Any, settings: RejuvenationConfig) -> None:

@@ -20,6 +20,8 @@ class Outcome:
     """The summary under verl's metric names, for the step that training starts from."""
     keep: ResetSet | None = None
     """A reset set that exists nowhere else: to be kept in each checkpoint."""
+    tuned: dict[str, Any] | None = None
+    """How alpha was chosen, if it was: ``choice`` of `tune.run.tune`."""
 
     def workers(self, role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
         """verl's ``role -> Ray actor class`` as this job needs it; the argument is not changed."""

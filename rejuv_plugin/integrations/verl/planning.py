@@ -39,6 +39,8 @@ def plan_of(job: Job) -> Plan:
         raise InputError(MODEL_PATH, "a full checkpoint", "a LoRA adapter", "set rejuvenation.mode=disk or merge it")
     if plan.adapter and reset.ratio:
         raise InputError(MODEL_PATH, "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it first")
+    if plan.adapter and job.tunes_on:
+        raise InputError(MODEL_PATH, "a full checkpoint to choose alpha for", "a LoRA adapter", "merge it first")
     if reset.set_path:
         return plan_reset(plan, reset_file.load(reset.set_path, SET_KEY), reset.omega, SET_KEY)
     if reset.wanted:

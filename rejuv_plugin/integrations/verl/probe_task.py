@@ -13,15 +13,17 @@ import ray
 import ray._private.state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...config import ResetConfig
+from ...config import ResetConfig, TuningConfig
 from ...errors import InputError
 
 T = TypeVar("T")
+Settings = TypeVar("Settings", ResetConfig, TuningConfig)
 
+RESET_DEVICE = "rejuvenation.reset.device"
 _SECONDS_TO_FREE = 120.0
 
 
-def placed(settings: ResetConfig, trains_on: str, key: str) -> ResetConfig:
+def placed(settings: Settings, trains_on: str, key: str) -> Settings:
     """The settings with ``auto`` decided: ``cuda`` if the job trains on GPUs and the cluster has one.
 
     Args:
@@ -41,7 +43,7 @@ def placed(settings: ResetConfig, trains_on: str, key: str) -> ResetConfig:
     return replace(settings, device="cuda" if has_gpu else "cpu")
 
 
-def run(function: Callable[..., T], *args: Any, device: str, **kwargs: Any) -> T:
+def run(function: Callable[..., T], *args: Any, device: str, device_key: str = RESET_DEVICE, **kwargs: Any) -> T:
     """Call ``function`` in a Ray task of its own and wait for the result; what it raises is raised here.
 
     The task prefers this node, which sees the same files. Where this one has no GPU it goes to another, and files must
@@ -52,6 +54,7 @@ def run(function: Callable[..., T], *args: Any, device: str, **kwargs: Any) -> T
         args: its arguments; they are pickled.
         device: ``cuda`` asks for one GPU; ``cpu`` for this node's free CPUs, one thread each, unless the environment
             has OMP_NUM_THREADS.
+        device_key: how errors name ``device``.
         kwargs: as ``args``.
 
     Raises:
@@ -63,7 +66,7 @@ def run(function: Callable[..., T], *args: Any, device: str, **kwargs: Any) -> T
     if device == "cuda":
         resources = {"num_gpus": 1, "num_cpus": 1}
         if gpus < 1:
-            print("rejuvenation: waiting for a free GPU of the cluster to find the neurons on", flush=True)
+            print("rejuvenation: waiting for a free GPU of the cluster to look at models on", flush=True)
     else:
         resources = {"num_cpus": max(1, min(os.cpu_count() or 1, int(free.get("CPU", 1))))}
     here = NodeAffinitySchedulingStrategy(node, soft=True)
@@ -75,10 +78,10 @@ def run(function: Callable[..., T], *args: Any, device: str, **kwargs: Any) -> T
         # The user's error is one line; Ray's adds the traceback of another process.
         if isinstance(error.cause, FileNotFoundError):
             raise InputError(
-                "rejuvenation.reset.device",
+                device_key,
                 "inputs on a disk that the node with the GPU sees",
                 f"no {error.cause.filename} there",
-                "put base, SFT checkpoint, calibration data and cache on a shared disk, or set it to cpu",
+                "put base, SFT checkpoint, data and cache on a shared disk, or set it to cpu",
             ) from None
         raise error.cause if isinstance(error.cause, InputError) else error from None
     finally:

@@ -8,6 +8,7 @@ that is resumed with another alpha, or without Rejuvenation, would train against
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,15 @@ def check(config: Any, key: str | None) -> None:
         raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), FIX)
 
 
-def write(folder: str, key: str | None, reset_set: ResetSet | None = None) -> None:
-    """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``, and
-    the neurons that were reset, if they are kept nowhere else."""
+def write(
+    folder: str, key: str | None, reset_set: ResetSet | None = None, tuned: Mapping[str, Any] | None = None
+) -> None:
+    """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``, the
+    neurons that were reset, if they are kept nowhere else, and how alpha was chosen, if it was."""
     if reset_set:
         reset_file.save(reset_set, Path(folder) / SET_NAME)
-    write_text(Path(folder) / NAME, json.dumps({"key": key}) + "\n")
+    record = {"key": key} | ({"tuned": dict(tuned)} if tuned else {})
+    write_text(Path(folder) / NAME, json.dumps(record) + "\n")
 
 
 def kept_set(config: Any) -> ResetSet | None:
@@ -59,13 +63,37 @@ def kept_set(config: Any) -> ResetSet | None:
     return reset_file.load(path, str(path)) if path and path.exists() else None
 
 
-def _read(record: Path) -> str | None:
-    if not record.exists():
+def kept_choice(config: Any) -> dict[str, Any] | None:
+    """How alpha was chosen, from the checkpoint that verl is about to resume; None if it was not, or if there is none.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    folder = resumed_from(config.trainer)
+    record = folder / NAME if folder else None
+    if record is None or not record.exists():
         return None
+    tuned = _content(record).get("tuned")
+    if tuned is not None and not isinstance(tuned.get("alpha"), float):
+        raise _damaged(record)
+    return tuned
+
+
+def _read(record: Path) -> str | None:
+    return str(_content(record)["key"]) if record.exists() else None
+
+
+def _content(record: Path) -> dict[str, Any]:
     try:
-        return str(json.loads(record.read_text())["key"])
-    except (ValueError, LookupError, TypeError):
-        raise InputError(str(record), "a record with a key", "a damaged file", FIX) from None
+        content = json.loads(record.read_text())
+        _ = content["key"], (content.get("tuned") or {}).keys()
+        return content
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise _damaged(record) from None
+
+
+def _damaged(record: Path) -> InputError:
+    return InputError(str(record), "a record with a key", "a damaged file", FIX)
 
 
 def _described(key: str | None) -> str:

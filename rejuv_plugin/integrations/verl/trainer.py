@@ -72,7 +72,7 @@ class RejuvenationMixin:
         if self._rejuvenated is not None:
             # Before verl's own files: a checkpoint that can be resumed then always has its record.
             folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-            run_record.write(folder, self._rejuvenated.key, self._rejuvenated.keep)
+            run_record.write(folder, self._rejuvenated.key, self._rejuvenated.keep, self._rejuvenated.tuned)
             if self._watch is not None:
                 self._watch.save(self, folder)
         super()._save_checkpoint()  # type: ignore[misc]

@@ -6,11 +6,10 @@ A loader that reads in a way that `loading.serving` does not see gives the SFT c
 so what was read is compared with what each role's model needs.
 """
 
-import re
 from collections.abc import Collection, Sequence
 
 from ....checkpoint import Plan
-from ....checkpoint.compatible import is_head, of_text
+from ....loading import needed
 from ....probe.ranks import Ranks
 
 
@@ -38,7 +37,7 @@ def shared_out(ranks: Ranks, names: Sequence[str], mine: Collection[str]) -> tup
 
 def check(plan: Plan, role: str, unread: Collection[str]) -> None:
     """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors in ``unread``."""
-    missing = [name for name in unread if _needed(plan, role, name)]
+    missing = [name for name in unread if needed(plan, name, head=role != "critic")]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise NotRead(
@@ -46,13 +45,3 @@ def check(plan: Plan, role: str, unread: Collection[str]) -> None:
             "built, got a loader that reads another way, so it would be the SFT checkpoint. Fix: use "
             "rejuvenation.mode=disk"
         )
-
-
-def _needed(plan: Plan, role: str, name: str) -> bool:
-    layer, layers = re.search(r"\blayers\.(\d+)\.", name), of_text(plan.sft, "num_hidden_layers")
-    if layer and layers and int(layer[1]) >= layers:
-        return False  # multi-token prediction: verl loads it on request only
-    if is_head(name):
-        return not of_text(plan.sft, "tie_word_embeddings") and role != "critic"
-    # Loaders compute it, and pass over what old checkpoints have stored.
-    return not name.endswith("rotary_emb.inv_freq")

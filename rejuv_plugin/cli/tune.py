@@ -1,0 +1,126 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""``rejuv tune``: which alpha to start RL from, by measurement."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import FusionConfig, ResetConfig, TuningConfig
+from ..config.tuning import numbers
+from ..errors import InputError
+
+_OURS = {"tuning.json", "trace.jsonl", "report.html"}
+
+
+def tune(
+    base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
+    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
+    prompts: Annotated[list[str], typer.Option(help="RL training data, parquet or jsonl; may be given several times.")],
+    reward: Annotated[str, typer.Option(help="FILE.py:FUNCTION, verl's compute_score; runs that file.")],
+    output: Annotated[Path, typer.Option(help="Directory to write; new, empty, or that of an earlier search.")],
+    alphas: Annotated[
+        str, typer.Option(help="LOW:HIGH, searched; or single ones, 0.4,0.5,0.6. 0.5 is always tried.")
+    ] = TuningConfig.alphas,
+    step: Annotated[
+        float, typer.Option(help="Between the alphas of LOW:HIGH that are tried first.")
+    ] = TuningConfig.step,
+    resolution: Annotated[float, typer.Option(help="No steps smaller than this.")] = TuningConfig.resolution,
+    rho: Annotated[
+        str,
+        typer.Option(help="Shares of neurons to reset, each tried with every alpha: 0,0.01. Above 0: --calibration."),
+    ] = "0",
+    calibration: Annotated[
+        str | None, typer.Option(help="Parquet or jsonl of prompt and response, or of messages; to find neurons with.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Prompts for each alpha that stays in the race.")] = TuningConfig.count,
+    group: Annotated[int, typer.Option(help="Answers to each prompt, as rollout.n of RL.")] = 8,
+    max_response: Annotated[int, typer.Option(help="Tokens of an answer.")] = 1024,
+    temperature: Annotated[float, typer.Option(help="Of RL's rollouts.")] = 1.0,
+    best_of: Annotated[
+        int, typer.Option(help="The objective: what the best of so many answers earns.")
+    ] = TuningConfig.best_of,
+    pass_score: Annotated[
+        float, typer.Option(help="An answer passes with a score above it.")
+    ] = TuningConfig.pass_score,
+    column: Annotated[str, typer.Option(help="Column of the prompts: strings or chat messages.")] = "prompt",
+    seed: Annotated[int, typer.Option(help="Of prompts, sampling and intervals.")] = TuningConfig.seed,
+    sampler: Annotated[
+        str, typer.Option(help="transformers, vllm, or auto: vLLM if it is installed and there is a GPU.")
+    ] = TuningConfig.sampler,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = TuningConfig.device,
+) -> None:
+    """Choose alpha by measurement, without any RL: fuse in memory, sample answers to RL prompts, score them.
+
+    What is maximised is the score that the best of k answers to a prompt is expected to have (pass@k for scores of 0
+    and 1): it rises with skill and with variety, and RL needs both. All alphas answer the same prompts on the same
+    random numbers; those that are clearly worse stop early. Prints the curve and how sure the choice is. It is a guess
+    about RL from its start: when the output says that two alphas cannot be told apart, believe it.
+
+    Every answer's score is kept in trace.jsonl: the same command again costs nothing, one with more --count goes on.
+
+    Example:
+
+        rejuv tune --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --prompts data/train.parquet \\
+        --reward reward.py:compute_score --max-response 512 --output runs/tuning
+    """
+    settings = _settings(
+        alphas=alphas,
+        step=step,
+        resolution=resolution,
+        count=count,
+        group=group,
+        max_response=max_response,
+        temperature=temperature,
+        best_of=best_of,
+        pass_score=pass_score,
+        seed=seed,
+        sampler=sampler,
+        device=device,
+    )
+    rhos = tuple(sorted(set(numbers(rho, "--rho"))))
+    if any(rhos) and not calibration:
+        raise InputError("--calibration", "prompts and responses, with --rho", "none", "make some with rejuv calibrate")
+    _check_output(output)
+    # Imported late: torch takes seconds, and --help must not wait for it.
+    from ..checkpoint import bars, plan_fusion
+    from ..probe.prompts import Prompts
+    from ..report.diagnosis import write_tuning
+    from ..report.tune import summary
+    from ..tune.data import Data
+    from ..tune.run import check
+    from ..tune.run import tune as search
+
+    plan = plan_fusion(base, sft, FusionConfig())
+    data = Data(Prompts(tuple(prompts), column, None, max_response, "--prompts"), reward, group, temperature)
+    check(plan, settings, data, "--")
+    resets: dict[float, Any] = {}
+    with bars() as progress:
+        output.mkdir(parents=True, exist_ok=True)
+        for ratio in filter(None, rhos):
+            from ..probe.cache import found_once
+
+            measured = ResetConfig(ratio=ratio, calibration=calibration, device=device)
+            found = found_once(plan, measured, output, key="--", cache_key="--output", progress=progress)
+            resets[ratio] = found.chosen
+        result = search(plan, settings, data, output, key="--", resets=resets, rhos=rhos, progress=progress)
+    write_tuning(result, output / "report.html")
+    summary(result)
+    print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")
+
+
+def _settings(**values: Any) -> TuningConfig:
+    try:
+        return TuningConfig(**values)
+    except InputError as error:
+        raise InputError(f"--{error.key.replace('_', '-')}", error.expected, error.got, error.fix) from None
+
+
+def _check_output(output: Path) -> None:
+    there = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
+    foreign = any(name not in _OURS and not name.startswith((".", "reset-set-")) for name in there)
+    if foreign or (output.exists() and not output.is_dir()):
+        raise InputError(
+            "--output", "a new or empty directory, or that of an earlier search", str(output), "give another"
+        )

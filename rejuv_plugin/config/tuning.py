@@ -1,0 +1,117 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the search for alpha."""
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .checks import one_of, whole
+
+HALF = 0.5
+"""The paper's default alpha: always among those that are tried, to compare with."""
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """Which alphas are tried, and on how many answers. In a verl job ``fusion.alpha=auto`` turns it on."""
+
+    enabled: bool = False
+    """Choose ``fusion.alpha`` before training. The same as ``fusion.alpha=auto``."""
+
+    alphas: str = "0.2:0.8"
+    """``LOW:HIGH``, tried in steps of ``step`` and then more finely around the best; or single alphas, separated by
+    white space or commas, and then only these. 0.5 is always tried."""
+
+    step: float = 0.1
+    """Between the alphas that are tried first."""
+
+    resolution: float = 0.05
+    """No steps smaller than this."""
+
+    data: str | None = None
+    """Parquet or jsonl file of RL prompts. Default in a job: ``data.train_files``."""
+
+    reward: str | None = None
+    """``FILE.py:FUNCTION``, with verl's signature ``compute_score``. Default in a job: its
+    ``reward.custom_reward_function``."""
+
+    count: int = 256
+    """Prompts for each alpha that stays in the race; those that are clearly worse leave it after a quarter or half."""
+
+    group: int | None = None
+    """Answers to each prompt. Default: 8; in a job ``rollout.n``."""
+
+    max_response: int | None = None
+    """Tokens of an answer. Default: 1024; in a job ``data.max_response_length``."""
+
+    temperature: float | None = None
+    """Of the answers. Default: 1; in a job ``rollout.temperature``."""
+
+    best_of: int = 4
+    """The k of the objective: the score that the best of k answers is expected to have."""
+
+    pass_score: float = 0.5
+    """An answer passes with a score above it: for the signals beside the objective."""
+
+    seed: int = 0
+    """Of the choice of prompts, of the sampling and of the bootstrap."""
+
+    device: str = "auto"
+    """Where the models run: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one."""
+
+    sampler: str = "auto"
+    """``transformers``, in float32, on random numbers that all alphas share; ``vllm``, faster on a GPU, without these;
+    ``auto``: vLLM where it is installed and the device is a GPU."""
+
+    def __post_init__(self) -> None:
+        whole(self, "count", "best_of")
+        for name in ("group", "max_response"):
+            if getattr(self, name) is not None:
+                whole(self, name)
+        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("sampler", self.sampler, ("auto", "transformers", "vllm"))
+        if self.temperature is not None and not self.temperature > 0:
+            raise InputError("temperature", "a number above 0", repr(self.temperature), "use that of RL's rollouts")
+        if not 0 < self.resolution <= self.step <= 1:
+            got = f"step {self.step:g}, resolution {self.resolution:g}"
+            raise InputError("step", "0 < resolution <= step <= 1", got, "use 0.1 and 0.05")
+        if self.group is not None and self.best_of > self.group:
+            got = f"{self.best_of} of {self.group}"
+            raise InputError("best_of", "no more than the answers to a prompt", got, "use half of them")
+        numbers(self.alphas, "alphas")
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The alphas to try first, ascending."""
+        found = numbers(self.alphas, "alphas")
+        if self.refines:
+            low, high = found
+            count = max(1, round((high - low) / self.step))
+            # Rounded, so that 0.1 * 3 is 0.3, in errors, tables and keys.
+            found = tuple(round(low + (high - low) * i / count, 6) for i in range(count + 1))
+        return tuple(sorted({*found, HALF}))
+
+    @property
+    def refines(self) -> bool:
+        """Whether alphas between those of `grid` may be tried."""
+        return ":" in self.alphas
+
+
+def numbers(text: str, key: str) -> tuple[float, ...]:
+    """``LOW:HIGH``, or numbers separated by white space or commas; all in [0, 1].
+
+    Raises:
+        InputError: named ``key``.
+    """
+    of_range = ":" in text
+    try:
+        found = tuple(float(part) for part in (text.split(":") if of_range else text.replace(",", " ").split()))
+    except ValueError:
+        found = ()
+    if (
+        not found
+        or not all(0 <= value <= 1 for value in found)
+        or (of_range and not (len(found) == 2 and found[0] < found[1]))
+    ):
+        raise InputError(key, "LOW:HIGH or numbers, all in [0, 1]", repr(text), "use 0.2:0.8, or 0.4,0.5,0.6")
+    return found

@@ -1,0 +1,139 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""A candidate, fused in memory, answers prompts; its answers are scored."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..checkpoint import Plan, cores, plan_reset
+from ..checkpoint.digest import Progress
+from ..errors import InputError
+from ..loading import Values, needed, serving
+from ..neurons.reset_set import ResetSet
+from ..probe.answers import Answers, Task, sample_answers
+from ..probe.load import fitting, load_model
+from ..probe.reward import Reward, scores
+from ..probe.usage import free
+from .scored import Candidate, Scored
+from .trace import Trace
+
+
+@dataclass(frozen=True)
+class Question:
+    """What every candidate is asked, and what it is made of."""
+
+    plan: Plan
+    """Of two full checkpoints; its alpha and reset are replaced."""
+    resets: Mapping[float, ResetSet]
+    """By rho above 0."""
+    omega: float
+    """Weight of the base on reset neurons."""
+    tasks: tuple[Task, ...]
+    tokenizer: Any
+    reward: Reward
+    group: int
+    max_response: int
+    temperature: float
+    seed: int
+    device: torch.device
+    vllm: bool
+    """Whether vLLM samples, in place of transformers."""
+    key: str
+    """How errors name settings before their own names."""
+
+
+def plan_for(question: Question, candidate: Candidate) -> Plan:
+    """The plan whose output is the candidate: `checkpoint.apply` of it writes the very weights that are asked."""
+    plan = replace(question.plan, fusion=replace(question.plan.fusion, alpha=candidate.alpha))
+    if not candidate.rho:
+        return plan
+    return plan_reset(plan, question.resets[candidate.rho], question.omega, f"{question.key}rho")
+
+
+def fused_model(plan: Plan, device: torch.device) -> Any:
+    """The output of ``plan`` as a transformers model, without writing it: the bits that `checkpoint.apply` writes, then
+    in float32, as by `load_model`.
+
+    Raises:
+        InputError: as `loading.Values.tensor` and `load_model`.
+        RuntimeError: transformers read weights in a way that `loading.serving` does not see.
+    """
+    with Values(plan, cores()) as values:
+        try:
+            with serving(values, plan.sft.root):
+                model = load_model(plan.sft, device)
+        finally:
+            # Loaders tell of it in words of their own.
+            if values.failed:
+                raise values.failed
+        unread = [name for name in values.fused.keys() - values.drift.keys() if needed(plan, name)]
+    if unread:
+        raise RuntimeError(
+            f"{min(unread)}: expected to be read through safetensors.safe_open, got a loader that reads another way, "
+            "which gives the SFT checkpoint. Fix: rejuv apply, and measure its output"
+        )
+    return model
+
+
+class Asker:
+    """Asks candidates, each prompt once: what the trace knows is not asked again."""
+
+    def __init__(self, question: Question, trace: Trace, progress: Progress | None = None) -> None:
+        self._question, self._trace, self._progress = question, trace, progress
+
+    def __call__(self, candidate: Candidate, count: int) -> Scored:
+        """What the candidate's answers to the first ``count`` prompts earned.
+
+        Raises:
+            InputError: the candidate does not fit the device, or overflows.
+        """
+        known = self._trace.known(candidate)
+        if len(known) < count:
+            self._trace.add(candidate, self._found(candidate, len(known), count))
+            known = self._trace.known(candidate)
+        return known.first(count)
+
+    def _found(self, candidate: Candidate, first: int, end: int) -> Scored:
+        began, question = time.monotonic(), self._question
+        tasks = question.tasks[first:end]
+        with fitting(question.device, f"{question.key}device"):
+            answers = self._answers(candidate, tasks, first)
+        free(question.device)
+        return Scored(
+            scores(answers, tasks, question.reward).tolist(),
+            [[len(ids) for ids in group] for group in answers.ids],
+            answers.finished,
+            answers.entropy,
+            answers.top1,
+            time.monotonic() - began,
+        )
+
+    def _answers(self, candidate: Candidate, tasks: tuple[Task, ...], first: int) -> Answers:
+        question, plan = self._question, plan_for(self._question, candidate)
+        sampling = {
+            "group": question.group,
+            "max_response": question.max_response,
+            "temperature": question.temperature,
+            "seed": question.seed,
+            "first": first,
+        }
+        if question.vllm:
+            from .with_vllm import answers_of
+
+            return answers_of(plan, tasks, **sampling)
+
+        def tick(_: str, done: int, total: int) -> None:
+            if self._progress:
+                self._progress(str(candidate), first * question.group + done, first * question.group + total)
+
+        try:
+            model = fused_model(plan, question.device)
+            return sample_answers(model, question.tokenizer, tasks, **sampling, progress=tick)
+        except FloatingPointError as error:
+            raise InputError(
+                str(candidate), "finite logits", str(error), "check both checkpoints, or leave that alpha out"
+            ) from None

@@ -1,0 +1,120 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The search: a race over the grid, then between the best and its neighbours.
+
+All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
+those that are clearly worse than the leader leave: the 95 % interval of the paired difference lies below 0. As it is
+looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %. Then alphas half a step from the
+best are tried, while the best can be told from what is a step away: where it cannot, smaller steps would only follow
+the noise.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..config.tuning import HALF
+from .compare import clearly_below, difference, told_apart
+from .objective import Objective
+from .scored import NOTHING, Candidate, Scored
+
+Ask = Callable[[Candidate, int], Scored]
+"""What a candidate's answers to the first so many prompts earned."""
+
+
+@dataclass
+class Lane:
+    """One candidate's race."""
+
+    candidate: Candidate
+    scored: Scored = NOTHING
+    values: Tensor = field(default_factory=lambda: NOTHING.table.flatten())
+    """Of the objective, ``[n]`` float64."""
+    stopped: str | None = None
+    """Why it left the race."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search."""
+
+    grid: tuple[float, ...]
+    """Alphas to try first, ascending."""
+    rhos: tuple[float, ...]
+    """Each is tried with every alpha of the grid."""
+    resolution: float | None
+    """Alphas are not tried closer to one another; None: no others than the grid's."""
+    count: int
+    """Prompts."""
+    seed: int
+    """Of the bootstrap."""
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """How many prompts have been answered when candidates are compared."""
+        return tuple(sorted({max(1, self.count // 4), max(1, self.count // 2), self.count}))
+
+
+def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:
+    """Race all candidates.
+
+    Returns:
+        Every lane, in the order of alpha, then rho. Those that finished have all prompts, and there is at least one.
+    """
+    lanes = _race([Candidate(a, r) for r in how.rhos for a in how.grid], [], how, objective, ask)
+    step = max((b - a for a, b in zip(how.grid, how.grid[1:], strict=False)), default=0.0)
+    while how.resolution is not None and step / 2 >= how.resolution - 1e-9:
+        best = leader(lanes)
+        if not _is_peak(best, lanes, step, how.seed):
+            break
+        step /= 2
+        tried = {lane.candidate for lane in lanes}
+        near = [Candidate(round(best.candidate.alpha + d, 6), best.candidate.rho) for d in (-step, step)]
+        new = [c for c in near if c not in tried and how.grid[0] <= c.alpha <= how.grid[-1]]
+        lanes = _race(new, lanes, how, objective, ask)
+    return sorted(lanes, key=lambda lane: lane.candidate)
+
+
+def leader(lanes: Sequence[Lane]) -> Lane:
+    """Of those that finished the one with the highest mean; of equals the closest to the paper's default."""
+    finished = (lane for lane in lanes if lane.stopped is None)
+    return max(finished, key=lambda lane: (lane.values.mean().item(), -abs(lane.candidate.alpha - HALF)))
+
+
+def _race(
+    new: Sequence[Candidate], finished: Sequence[Lane], how: Search, objective: Objective, ask: Ask
+) -> list[Lane]:
+    """Let new candidates race one another and those that finished; returns all lanes."""
+    lanes = [Lane(candidate) for candidate in new]
+    for count in how.rungs:
+        racing = [lane for lane in lanes if lane.stopped is None]
+        for lane in racing:
+            lane.scored = ask(lane.candidate, count)
+            lane.values = objective.of_prompts(lane.scored.table)
+        there = [*racing, *(lane for lane in finished if lane.stopped is None)]
+        if not there:
+            break
+        best = max(there, key=lambda lane: lane.values[:count].mean().item())
+        for lane in racing if count < how.count else ():
+            found = difference(lane.values, best.values, how.seed)
+            if lane is not best and clearly_below(found):
+                assert found.interval is not None
+                low, high = found.interval
+                lane.stopped = (
+                    f"clearly worse than {best.candidate} after {count} prompts: {found.value:+.3f} "
+                    f"[{low:+.3f}, {high:+.3f}]"
+                )
+    return [*finished, *lanes]
+
+
+def _is_peak(best: Lane, lanes: Sequence[Lane], step: float, seed: int) -> bool:
+    """Whether the best is told from a candidate about a step away."""
+    near = [
+        lane
+        for lane in lanes
+        if lane is not best
+        and lane.candidate.rho == best.candidate.rho
+        and abs(lane.candidate.alpha - best.candidate.alpha) <= step * 1.01
+    ]
+    return any(told_apart(difference(best.values, lane.values, seed)) for lane in near)
