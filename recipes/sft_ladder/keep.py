@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a diagnosis or a tuning is kept in git: python keep.py metrics.json > results/diagnosis/seed2.json
 
-The numbers and the verdicts. Without the curves and the values by layer and position, and without this machine's paths.
+Numbers and verdicts. Not kept: curves and values by layer and position, texts that the code repeats, this machine's paths.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from study import rounded
 
-LEFT_OUT = ("layers", "modules", "positions", "curves")
+LEFT_OUT = ("layers", "modules", "positions", "curves", "meaning", "healthy", "source", "advice")
 PATHS = ("path", "file", "files", "calibration", "data", "prompts", "reward")
 
 

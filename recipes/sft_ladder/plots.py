@@ -22,7 +22,7 @@ def draw_ladder(rows: Mapping[str, Mapping[int, Row]], path: Path) -> None:
     plt.rcParams.update(STYLE)
     rungs = [(0, "base"), *((epochs, f"sft{epochs}") for epochs in RUNGS)]
     grid = [*((STARTS[name].alpha, name) for name in GRID), (1.0, OVER)]
-    figure, (depth, alpha) = plt.subplots(1, 2, figsize=(12, 4.5), dpi=100, layout="constrained", sharey=True)
+    figure, (depth, alpha) = plt.subplots(1, 2, figsize=(12, 5), dpi=100, layout="constrained", sharey=True)
     for where in (IN, OUT):
         for axis, places in ((depth, list(enumerate(rungs))), (alpha, [(a, (a, name)) for a, name in grid])):
             shown = [(x, name) for x, (_, name) in places if name in rows]
@@ -49,8 +49,7 @@ def draw_ladder(rows: Mapping[str, Mapping[int, Row]], path: Path) -> None:
     alpha.set(
         xlabel="alpha: weight of the SFT checkpoint in the fusion", title="RL from fusions of the rung of 64 epochs"
     )
-    depth.legend(fontsize=8, frameon=False, loc="upper left")
-    alpha.legend(handles=alpha.get_legend_handles_labels()[0][4:], fontsize=8, frameon=False, loc="lower left")
+    figure.legend(*alpha.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=4)
     for axis in (depth, alpha):
         axis.grid(alpha=0.25, axis="y")
     figure.savefig(path)
