@@ -133,8 +133,8 @@ def tuned_name(tuning: Mapping[str, Any]) -> str:
 def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
     """The tuned alpha's level after RL beside that of the grid and of 0.5, by seed; paired differences below."""
     lines = [
-        "| seed | tuned alpha | after RL | best of the grid | after RL | 0.5, after RL | tuning, s | one RL run, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| seed | tuned alpha | after RL | best of the grid | after RL | 0.5, after RL |",
+        "|---|---|---|---|---|---|",
     ]
     tuned, best, half, steady = {}, {}, {}, {}
     for seed, tuning in tunings.items():
@@ -148,7 +148,7 @@ def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
         others = {name: np.mean([after(r, IN) for s, r in rows[name].items() if s != seed]) for name in GRID}
         steady[seed] = grid[max(others, key=lambda name: others[name])]
         cells = [str(seed), f"{tuning['choice']['alpha']:g}", f"{tuned[seed]:.3f}", first.removeprefix("alpha_")]
-        cells += [f"{best[seed]:.3f}", f"{half[seed]:.3f}", f"{tuning['seconds']:.0f}", f"{row['rl_seconds']:.0f}"]
+        cells += [f"{best[seed]:.3f}", f"{half[seed]:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| tuned alpha, after RL, minus | held-out seeds | all seeds | p (all) |", "|---|---|---|---|"]
     for says, theirs in (("the best of the grid", best), ("the alpha best on the other seeds", steady), ("0.5", half)):
