@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
 from arms import ARMS, MAIN, VARIANTS, Arm
 from grpo import RL
 from scipy import stats
-from settings import Settings
-from study import SETTINGS, read_rows, setup_of
+from study import read_rows, setup_of
 
 Row = Mapping[str, object]
 IN, OUT = "nav_in", "nav_out"
@@ -91,14 +91,12 @@ def values(rows: Mapping[str, Mapping[int, Row]], arm: str, of: Callable[[Row], 
     return {seed: of(row) for seed, row in rows.get(arm, {}).items()}
 
 
-def by_arm(
-    read: Iterable[Row], arms: Mapping[str, Arm], rl: RL, settings: Settings = SETTINGS
-) -> dict[str, dict[int, Row]]:
+def by_arm(path: Path, rl: RL) -> dict[str, dict[int, Row]]:
     """Rows by arm and seed; rows of other settings than today's are left out, and counted aloud."""
     found: dict[str, dict[int, Row]] = defaultdict(dict)
     stale = 0
-    for row in read:
-        if row["arm"] in arms and row["setup"] == setup_of(arms[row["arm"]], rl, settings):
+    for row in read_rows(path):
+        if row["arm"] in ARMS and row["setup"] == setup_of(ARMS[row["arm"]], rl):
             found[row["arm"]][row["seed"]] = row
         else:
             stale += 1
@@ -120,7 +118,9 @@ def levels(rows: Mapping[str, Mapping[int, Row]], arms: Mapping[str, Arm]) -> st
             return interval(list(values(rows, arm, of).values()))
 
         cells = [arms[arm].says, str(len(rows[arm])), f"{mean(lambda r: r['share_reset']).mean:.1%}"]
-        cells.append(f"{mean(lambda r: r['before'][IN]['token_entropy']).mean:.3f}")
+        # Rows of RL under verl have none.
+        entropy = mean(lambda r: r["before"][IN].get("token_entropy", nan)).mean
+        cells.append("-" if isnan(entropy) else f"{entropy:.3f}")
         for where in (IN, OUT):
             cells.append(f"{mean(lambda r, w=where: before(r, w)).mean:.3f}")
             cells.append(f"{mean(lambda r, w=where: after(r, w))}")
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=RL.steps)
     args = parser.parse_args()
-    rows = by_arm(read_rows(args.rows), ARMS, RL(steps=args.steps))
+    rows = by_arm(args.rows, RL(steps=args.steps))
     if not rows:
         parser.error(f"{args.rows}: expected rows of this study's arms, got none. Fix: run study.py first.")
     sensitivity = tuple((name, "fusion_reset") for name in VARIANTS)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a diagnosis or a tuning is kept in git: python keep.py metrics.json > results/diagnosis/seed2.json
 
-Numbers and verdicts. Not kept: curves and values by layer and position, texts that the code repeats, this machine's paths.
+Numbers and verdicts. Not kept: curves, values by layer and position, texts that the code repeats, this machine's paths.
 """
 
 import json

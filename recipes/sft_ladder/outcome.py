@@ -8,14 +8,12 @@ python outcome.py results --output out       (results: rows/, diagnosis/, tuning
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from analyse import IN, OUT, Row, after, before, by_arm, comparisons, levels, paired, values
-from depths import CONTROLS, FUSION, GRID, LADDER, MODERATE, OVER, RUNGS, SETTINGS, STARTS, start_of
-from grpo import RL
+from analyse import IN, OUT, Row, after, before, comparisons, levels, paired, values
+from depths import CONTROLS, FUSION, GRID, LADDER, MODERATE, OVER, RUNGS, STARTS
 from predict import (
     BASELINE,
     CHOSEN_ON,
@@ -48,6 +46,17 @@ def read_all(directory: Path) -> dict[int, Any]:
     """JSON files by seed."""
     files = sorted(directory.glob("seed*.json"))
     return {int(path.stem.removeprefix("seed")): json.loads(path.read_text()) for path in files}
+
+
+def by_start(read: list[dict[str, Any]]) -> dict[str, dict[int, Row]]:
+    """Rows by start and seed. What is kept outlives the code that made it, but two setups are never mixed."""
+    found: dict[str, dict[int, Row]] = {}
+    for row in read:
+        same = found.setdefault(row["arm"], {})
+        if same and next(iter(same.values()))["setup"] != row["setup"]:
+            raise SystemExit(f"rows of {row['arm']}: expected one setup, got two. Fix: a directory for each.")
+        same[row["seed"]] = row
+    return found
 
 
 def ladders(rows: Rows, where: str) -> dict[int, dict[str, float]]:
@@ -167,13 +176,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=RL.steps)
-    parser.add_argument("--demonstrations", type=int, default=SETTINGS.sft_problems, help="size of the SFT set")
     args = parser.parse_args()
-    settings = replace(SETTINGS, sft_problems=args.demonstrations)
-    read = [row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)]
-    starts = {row["arm"]: start_of(row["arm"]) for row in read}
-    rows = by_arm(read, starts, RL(steps=args.steps), settings)
+    rows = by_start([row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)])
     if not rows:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
     diagnoses, tunings = read_all(args.results / "diagnosis"), read_all(args.results / "tuning")

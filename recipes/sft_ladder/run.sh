@@ -96,5 +96,5 @@ done
 while [ -n "$(jobs -pr)" ]; do wait -n; done
 trap - EXIT
 if [[ " $PARTS " == *" results "* ]]; then
-  python "$HERE/outcome.py" "$RESULTS" --output "$RESULTS" --steps "$STEPS" --demonstrations "$DEMONSTRATIONS"
+  python "$HERE/outcome.py" "$RESULTS" --output "$RESULTS"
 fi

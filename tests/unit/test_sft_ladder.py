@@ -144,7 +144,9 @@ def test_tables_and_pictures(results: Path, monkeypatch: pytest.MonkeyPatch, cap
     # Level 0.7 at 4 epochs, 0.5 at 64, 0.65 for fusion at 0.5: 0.15 of a gap of 0.2.
     assert "| fusion, alpha 0.5 | 75% [75%, 75%] | 75% [75%, 75%] |" in text
     assert "| fusion, alpha 0.5, against SFT, 64 epochs | 4 | +0.150 [+0.150, +0.150] | 4 of 4 |" in text
-    assert "| `entropy` | higher | +1.00 [+1.00, +1.00] (4) | +1.00 [+1.00, +1.00] | +1.34 [+1.34, +1.34] | 0.12 |" in text
+    assert (
+        "| `entropy` | higher | +1.00 [+1.00, +1.00] (4) | +1.00 [+1.00, +1.00] | +1.34 [+1.34, +1.34] | 0.12 |" in text
+    )
     assert "| accuracy before RL | higher | -0.34 [-0.34, -0.34] (4) |" in text
     assert "(fitted)" in next(line for line in text.splitlines() if line.startswith("| `noise`"))
     assert "absent" not in text
@@ -156,3 +158,21 @@ def test_tables_and_pictures(results: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert "| 0.5 | +0.050 [+0.050, +0.050] (2) |" in text
     for name in ("sft_ladder.png", "predictors.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_setups_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = results / "rows" / "seed2.jsonl"
+    path.write_text(path.read_text().replace('"setup": "', '"setup": "x', 1))
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(results), "--output", str(results / "out")])
+    with pytest.raises(SystemExit, match="rows of base: expected one setup, got two"):
+        outcome.main()
+
+
+def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = RECIPES / "sft_ladder" / "results"
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(tmp_path)])
+    outcome.main()
+    assert (tmp_path / "result.md").read_text() == (kept / "result.md").read_text()
+    readme = (kept.parent / "README.md").read_text()
+    verdicts = (tmp_path / "result.md").read_text().split("### Verdicts on the held-out seeds")[1].split("###")[0]
+    assert verdicts.strip() in readme
