@@ -9,8 +9,9 @@ set -xeuo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # over: SFT then RL. rejuvenated: the same checkpoint and command, with the plugin's flag. reset: with the neuron reset
-# on top. moderate, base: references.
+# on top. moderate, base: references. With START, a checkpoint to train as it is, ARM is only the run's name.
 ARM=${ARM:-rejuvenated}
+START=${START:-}
 SEED=${SEED:-0}
 # Weight of the SFT checkpoint in the fusion; share of each module's neurons that the reset takes at each position.
 ALPHA=${ALPHA:-0.5}
@@ -35,15 +36,18 @@ NGPUS=${NGPUS:-1}
 THREADS=${THREADS:-1}
 
 # Derived from the above
-case $ARM in
+KIND=$ARM
+if [ -n "$START" ]; then KIND=given; fi
+case $KIND in
   over | rejuvenated | reset) START=$MODELS/sft64 ;;
   moderate) START=$MODELS/sft4 ;;
   base) START=$MODELS/base ;;
-  *) echo "ARM: expected over, rejuvenated, reset, moderate or base, got $ARM" >&2; exit 2 ;;
+  given) ;;
+  *) echo "ARM: expected over, rejuvenated, reset, moderate or base, got $ARM. Fix: START=CHECKPOINT." >&2; exit 2 ;;
 esac
 # The plugin's monitors watch every arm: with alpha 1 the checkpoint stays what it is, bit for bit.
-case $ARM in
-  over | moderate) ALPHA=1 ;;
+case $KIND in
+  over | moderate | given) ALPHA=1 ;;
 esac
 REJUVENATION=(
   +rejuvenation=default
@@ -51,9 +55,9 @@ REJUVENATION=(
   rejuvenation.fusion.alpha="$ALPHA"
   rejuvenation.monitors.probe_set.data="$MODELS/data/probe.jsonl"
 )
-if [ "$ARM" = base ]; then REJUVENATION=(); fi
+if [ "$KIND" = base ]; then REJUVENATION=(); fi
 # Without calibration data the plugin samples answers of the SFT checkpoint to prompts of data.train_files.
-if [ "$ARM" = reset ]; then REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO"); fi
+if [ "$KIND" = reset ]; then REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO"); fi
 if [ "$PLATFORM" = cpu ]; then
   MACHINE=(
     +laptop=default

@@ -7,13 +7,14 @@ python analyse.py rows.jsonl --output out
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
-from arms import ARMS, MAIN, VARIANTS
+from arms import ARMS, MAIN, VARIANTS, Arm
 from grpo import RL
 from scipy import stats
 from study import read_rows, setup_of
@@ -43,8 +44,10 @@ class Interval:
     high: float
     n: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n > 1 else f"{self.mean:.3f}"
+    def __format__(self, spec: str) -> str:
+        """Each number as ``spec`` says."""
+        of = spec or ".3f"
+        return f"{self.mean:{of}} [{self.low:{of}}, {self.high:{of}}]" if self.n > 1 else f"{self.mean:{of}}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def by_arm(path: Path, rl: RL) -> dict[str, dict[int, Row]]:
     found: dict[str, dict[int, Row]] = defaultdict(dict)
     stale = 0
     for row in read_rows(path):
-        if row["arm"] in ARMS and row["setup"] == setup_of(row["arm"], rl):
+        if row["arm"] in ARMS and row["setup"] == setup_of(ARMS[row["arm"]], rl):
             found[row["arm"]][row["seed"]] = row
         else:
             stale += 1
@@ -102,7 +105,7 @@ def by_arm(path: Path, rl: RL) -> dict[str, dict[int, Row]]:
     return dict(found)
 
 
-def levels(rows: Mapping[str, Mapping[int, Row]], arms: Mapping[str, object]) -> str:
+def levels(rows: Mapping[str, Mapping[int, Row]], arms: Mapping[str, Arm]) -> str:
     """Level before and after RL and the gain, in and out of distribution."""
     lines = [
         "| start of RL | seeds | neurons reset | entropy before (nats) | in: before | in: after | in: gain "
@@ -114,17 +117,21 @@ def levels(rows: Mapping[str, Mapping[int, Row]], arms: Mapping[str, object]) ->
         def mean(of: Callable[[Row], float], arm: str = arm) -> Interval:
             return interval(list(values(rows, arm, of).values()))
 
-        cells = [ARMS[arm].says, str(len(rows[arm])), f"{mean(lambda r: r['share_reset']).mean:.1%}"]
-        cells.append(f"{mean(lambda r: r['before'][IN]['token_entropy']).mean:.3f}")
+        cells = [arms[arm].says, str(len(rows[arm])), f"{mean(lambda r: r['share_reset']).mean:.1%}"]
+        # Rows of RL under verl have none.
+        entropy = mean(lambda r: r["before"][IN].get("token_entropy", nan)).mean
+        cells.append("-" if isnan(entropy) else f"{entropy:.3f}")
         for where in (IN, OUT):
             cells.append(f"{mean(lambda r, w=where: before(r, w)).mean:.3f}")
-            cells.append(str(mean(lambda r, w=where: after(r, w))))
+            cells.append(f"{mean(lambda r, w=where: after(r, w))}")
             cells.append(f"{mean(lambda r, w=where: after(r, w) - before(r, w)).mean:+.3f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def comparisons(rows: Mapping[str, Mapping[int, Row]], questions: tuple[tuple[str, str], ...]) -> str:
+def comparisons(
+    rows: Mapping[str, Mapping[int, Row]], questions: Iterable[tuple[str, str]], arms: Mapping[str, Arm] = ARMS
+) -> str:
     """Differences after RL, paired by seed."""
     lines = [
         "| comparison | seeds | in: after RL | in favour | p | out: after RL | in favour | p |",
@@ -137,8 +144,8 @@ def comparisons(rows: Mapping[str, Mapping[int, Row]], questions: tuple[tuple[st
         for where in (IN, OUT):
             found = paired(*(values(rows, arm, lambda r, w=where: after(r, w)) for arm in (ours, theirs)))
             d = found.difference
-            cells += [f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", f"{found.positive} of {d.n}", f"{found.p:.2f}"]
-        lines.append(f"| {ARMS[ours].says}, against {ARMS[theirs].says} | {d.n} | " + " | ".join(cells) + " |")
+            cells += [f"{d:+.3f}", f"{found.positive} of {d.n}", f"{found.p:.2f}"]
+        lines.append(f"| {arms[ours].says}, against {arms[theirs].says} | {d.n} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

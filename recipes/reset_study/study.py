@@ -10,6 +10,7 @@ import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ from rejuv_plugin.probe.prompts import Prompts
 from rejuv_plugin.probe.sample import sample_pairs
 
 SETTINGS = Settings()
+
+# Makes the checkpoint of an arm: (arm, models of the seed, seed, a directory to write in).
+Make = Callable[[Arm, Path, int, Path], tuple[Path, ResetSet | None]]
+Row = dict[str, Any]
 
 
 def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -72,34 +77,75 @@ def measure_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     }
 
 
-def run_arm(name: str, seed: int, models: Path, rl: RL) -> dict[str, object]:
-    """One row: an arm of one seed, before and after RL."""
-    began, arm = time.monotonic(), ARMS[name]
+def run_arm(
+    name: str, arm: Arm, seed: int, models: Path, rl: RL, settings: Settings = SETTINGS, make: Make = make_start
+) -> Row:
+    """One row: an arm of one seed, before and after RL. ``make`` makes the checkpoint that RL starts from."""
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        path, found = make_start(arm, models, seed, Path(directory))
+        path, found = make(arm, models, seed, Path(directory))
         model, tokenizer = load(path)
     before = measure_policy(model, tokenizer)
-    curve = train(model, tokenizer, SETTINGS, rl, seed)
+    started = time.monotonic()
+    curve = train(model, tokenizer, settings, rl, seed)
+    rl_seconds = time.monotonic() - started
     return {
         "arm": name,
         "seed": seed,
-        "setup": setup_of(name, rl),
+        "setup": setup_of(arm, rl, settings),
         "share_reset": shares(found, dict.fromkeys(found.modules, "all"))["all"] if found else 0.0,
         "statistics": dict(found.statistics) if found else {},
         "before": before,
         "after": measure_policy(model, tokenizer),
         "curve": curve,
+        "rl_seconds": round(rl_seconds, 1),
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-def setup_of(name: str, rl: RL) -> str:
+def setup_of(arm: Arm, rl: RL, settings: Settings = SETTINGS) -> str:
     """What a row of an arm depends on beside the seed, as a short hash: rows of two setups are never mixed."""
-    content = {"models": SETTINGS.fingerprint(), "arm": asdict(ARMS[name]) | {"says": ""}, "rl": asdict(rl)}
+    content = {"models": settings.fingerprint(), "arm": asdict(arm) | {"says": ""}, "rl": asdict(rl)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def rounded(value: object) -> object:
+    """Floats to six significant digits, throughout: rows are kept in git, and no level is known better."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def run_missing(
+    arms: Mapping[str, Arm],
+    seed: int,
+    models: Path,
+    rows: Path,
+    rl: RL,
+    settings: Settings = SETTINGS,
+    run: Callable[..., Row] = run_arm,
+) -> None:
+    """Run the arms of a seed that ``rows`` does not have yet, and add their rows to it, one by one.
+
+    ``run`` is called as ``run_arm``.
+    """
+    done = {(row["seed"], row["arm"], row["setup"]) for row in read_rows(rows)}
+    for name, arm in arms.items():
+        if (seed, name, setup_of(arm, rl, settings)) in done:
+            continue
+        row = run(name, arm, seed, models, rl, settings)
+        with rows.open("a") as file:
+            file.write(json.dumps(rounded(row)) + "\n")
+        inside, outside = (
+            f"{row['before'][k]['pass_at_1']:.3f} -> {row['after'][k]['pass_at_1']:.3f}" for k in row["after"]
+        )
+        reset = f"reset {row['share_reset']:.1%}, {row['seconds']} s"
+        print(f"seed {seed} {name:15} in {inside}, out {outside}, {reset}", flush=True)
+
+
+def read_rows(path: Path) -> list[Row]:
     """The rows of a file; a last line that a killed run left unfinished is taken out of it."""
     if not path.exists():
         return []
@@ -130,22 +176,9 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     arms, rl = wanted(args.arms), RL(steps=args.steps)
     args.rows.parent.mkdir(parents=True, exist_ok=True)
-    done = {(row["seed"], row["arm"], row["setup"]) for row in read_rows(args.rows)}
     for seed in args.seeds:
-        models = models_dir(args.models, seed, SETTINGS)
-        for name in arms:
-            if (seed, name, setup_of(name, rl)) in done:
-                continue
-            row = run_arm(name, seed, models, rl)
-            with args.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            inside, outside = (
-                f"{row['before'][k]['pass_at_1']:.3f} -> {row['after'][k]['pass_at_1']:.3f}" for k in row["after"]
-            )
-            print(
-                f"seed {seed} {name:15} in {inside}, out {outside}, reset {row['share_reset']:.1%}, {row['seconds']} s",
-                flush=True,
-            )
+        chosen = {name: ARMS[name] for name in arms}
+        run_missing(chosen, seed, models_dir(args.models, seed, SETTINGS), args.rows, rl)
 
 
 if __name__ == "__main__":

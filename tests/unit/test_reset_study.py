@@ -102,10 +102,10 @@ def test_tables_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             level = {"pass_at_1": 0.1 * i + 0.01 * seed, "token_entropy": 0.2}
             after = {"pass_at_1": 0.2 * i + 0.01 * seed}
             ends = {when: {"nav_in": of, "nav_out": of} for when, of in (("before", level), ("after", after))}
-            setup = study.setup_of(name, RL())
+            setup = study.setup_of(arms.ARMS[name], RL())
             rows.append({"arm": name, "seed": seed, "setup": setup, "share_reset": 0.1 * i, **ends})
             # A short run made to try things out.
-            rows.append(rows[-1] | {"setup": study.setup_of(name, RL(steps=5)), "share_reset": 9.0})
+            rows.append(rows[-1] | {"setup": study.setup_of(arms.ARMS[name], RL(steps=5)), "share_reset": 9.0})
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"arm": "ov')
     monkeypatch.setattr(sys, "argv", ["analyse.py", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")])
     analyse.main()
