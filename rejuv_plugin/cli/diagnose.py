@@ -94,6 +94,7 @@ def diagnose(
     from rich.console import Console
 
     from ..checkpoint import bars
+    from ..checkpoint.cache import make_directory
     from ..checkpoint.small_file import write_text
     from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
@@ -101,6 +102,8 @@ def diagnose(
     from ..report.diagnosis import write
 
     inputs = read_inputs(base, sft, settings)
+    # One that cannot be made is told of before the work, not after it.
+    make_directory(output, "--output")
     with bars() as progress:
         metrics = measure(inputs, progress)
     write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")

@@ -86,6 +86,7 @@ def tune(
     _check_output(output)
     # Imported late: torch takes seconds, and --help must not wait for it.
     from ..checkpoint import bars, plan_fusion
+    from ..checkpoint.cache import make_directory
     from ..probe.prompts import Prompts
     from ..report.diagnosis import write_tuning
     from ..report.tune import summary
@@ -97,7 +98,7 @@ def tune(
     data = Data(Prompts(tuple(prompts), column, None, max_response, "--prompts"), reward, group, temperature)
     question, resets = question_of(plan, settings, data, "--"), {}
     with bars() as progress:
-        output.mkdir(parents=True, exist_ok=True)
+        make_directory(output, "--output")
         for ratio in filter(None, rhos):
             from ..probe.cache import found_once
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What fields of several settings are checked for; errors name the field alone."""
 
+import math
 from typing import Any
 
 from ..errors import InputError
@@ -12,9 +13,19 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(key, " or ".join(allowed), repr(value), f"use {allowed[0]}")
 
 
+def finite(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not math.isfinite(value):
+            raise InputError(name, "a finite number", repr(value), f"use {_default(config, name)}")
+
+
 def whole(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            default = type(config).__dataclass_fields__[name].default
-            raise InputError(name, "a whole number above 0", repr(value), f"use {default}")
+            raise InputError(name, "a whole number above 0", repr(value), f"use {_default(config, name)}")
+
+
+def _default(config: Any, name: str) -> Any:
+    return type(config).__dataclass_fields__[name].default

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of a diagnosis."""
 
+import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import one_of, whole
+from .checks import finite, one_of, whole
 
 SIGNALS = ("likelihood", "neurons", "ranks", "drift", "sharpness", "answers")
 """What can be measured, in groups that cost a pass of their own or a part of one."""
@@ -63,8 +64,9 @@ class DiagnosisConfig:
             raise InputError("calibration", "a file of prompts and responses", "none", "make one with rejuv calibrate")
         whole(self, "group", "count", "max_response", "examples", "max_tokens")
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use 1.0, as RL does")
+        finite(self, "pass_score")
         for name in self.wanted:
             one_of("signals", name, SIGNALS)
         if self.reward and not self.prompts:

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the search for alpha."""
 
+import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import one_of, whole
+from .checks import finite, one_of, whole
 
 HALF = 0.5
 """The paper's default alpha: always among those that are tried, to compare with."""
@@ -70,8 +71,9 @@ class TuningConfig:
                 whole(self, name)
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("sampler", self.sampler, ("auto", "transformers", "vllm"))
-        if self.temperature is not None and not self.temperature > 0:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use that of RL's rollouts")
+        finite(self, "pass_score")
         if not 0 < self.resolution <= self.step <= 1:
             got = f"step {self.step:g}, resolution {self.resolution:g}"
             raise InputError("step", "0 < resolution <= step <= 1", got, "use 0.1 and 0.05")

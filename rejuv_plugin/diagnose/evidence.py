@@ -32,7 +32,7 @@ class Evidence:
     """Of the threshold."""
     stands_in_for: str | None = None
     """Judged only where that signal was not measured."""
-    unless: tuple[str, Literal["above", "below"], float | str] | None = None
+    unless: tuple[tuple[str, Literal["above", "below"], float | str], ...] = ()
     """Not judged where another signal is on this side of a level: there it means something else."""
 
 
@@ -91,7 +91,8 @@ EVIDENCE = (
         1,
         "more tries hardly find more than the first one does, though most prompts are not solved",
         f"{_OURS}; a small gap as a sign: arXiv 2606.09932",
-        unless=("pass_at_k", "above", 0.9),
+        # Where hardly any prompt is ever solved there is no room for a gap: that is low headroom.
+        unless=(("pass_at_k", "above", 0.9), ("pass_at_k", "below", "pass_floor")),
     ),
     Evidence(
         "drift_spikes",

@@ -93,8 +93,7 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
     found, threshold = numbers.get(rule.signal), _level(rule.threshold, numbers)
     if found is None or threshold is None or (rule.stands_in_for and numbers.get(rule.stands_in_for)):
         return None
-    if rule.unless:
-        signal, side, level = rule.unless
+    for signal, side, level in rule.unless:
         other, limit = numbers.get(signal), _level(level, numbers)
         if other is not None and limit is not None and _beyond(other.value, side, limit):
             return None

@@ -3,6 +3,7 @@
 """Calibration files: dialogues from parquet or jsonl; and the prompts of RL data, to be answered."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from ..errors import InputError
 from .prompts import check_file
 
 Message = dict[str, Any]
+JUDGED_BY = ("data_source", "reward_model", "extra_info")
+"""Columns of verl's RL data that say how an answer is judged."""
 _WRITE_MESSAGES = "write each message as {role, content}"
 _COLUMNS = "string columns prompt and response, or a column messages of {role, content}"
 
@@ -39,16 +42,17 @@ def read_prompts(path: str, column: str, key: str) -> list[tuple[list[Message], 
 
     Args:
         path: a ``.parquet`` or ``.jsonl`` file.
-        column: the column of the prompts.
+        column: the column of the prompts. Of parquet no others are read but those that a reward function is given.
         key: how errors name the file.
 
     Returns:
-        Each prompt's messages, with its whole row.
+        Each prompt's messages, with what its row has for a reward function.
 
     Raises:
         InputError: named ``key``; no such file or column, no rows, or a prompt that is neither.
     """
-    return [(_prompt(row, column, number, key), row) for number, row in enumerate(_rows(path, key))]
+    rows = _rows(path, key, (column, *JUDGED_BY))
+    return [(_prompt(row, column, number, key), row) for number, row in enumerate(rows)]
 
 
 def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
@@ -56,24 +60,27 @@ def write_pairs(pairs: list[dict[str, Any]], path: Path) -> None:
     write_text(path, "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
 
 
-def _rows(path: str, key: str) -> list[Any]:
+def _rows(path: str, key: str, columns: Sequence[str] = ()) -> list[Any]:
     file = check_file(path, key)
-    rows = _parquet(file, key) if file.suffix == ".parquet" else _jsonl(file, key)
+    rows = _parquet(file, key, columns) if file.suffix == ".parquet" else _jsonl(file, key)
     if not rows:
         raise InputError(key, "calibration data", f"{path}, which has no rows", "give some dozens of examples")
     return rows
 
 
-def _parquet(file: Path, key: str) -> list[Any]:
+def _parquet(file: Path, key: str, columns: Sequence[str]) -> list[Any]:
     try:
         from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
+        from pyarrow.parquet import read_schema, read_table
     except ImportError:
         raise InputError(
             key, "pyarrow, to read parquet", "an environment without it", "pip install pyarrow, or give a .jsonl file"
         ) from None
     try:
-        return read_table(file).to_pylist()
+        there = read_schema(file).names
+        # RL data may hold images beside them. Without the first one all are read, for the error that names them.
+        wanted = [name for name in columns if name in there] if set(columns[:1]) <= set(there) else []
+        return read_table(file, columns=wanted or None).to_pylist()
     except (OSError, ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(key, "a readable parquet file", f"{file} ({reason})", "write it again") from None

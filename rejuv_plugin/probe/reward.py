@@ -18,6 +18,8 @@ from torch import Tensor
 from ..errors import InputError
 from .answers import Answers, Task
 
+_ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
+
 Reward = Callable[[Task, str], float]
 """The score of one answer to a task."""
 
@@ -34,8 +36,8 @@ def load_reward(spec: str, key: str, **arguments: Any) -> Reward:
         The function. It may return a number, a bool, or a mapping with the key ``score``.
 
     Raises:
-        InputError: named ``key``; no such file or function, a file that cannot be run. The `Reward` raises it for a
-            result that is no finite number; what the user's function raises passes through.
+        InputError: named ``key``; no such file or function, a file that cannot be run, another signature. The `Reward`
+            raises it for a result that is no finite number; what the user's function raises passes through.
     """
     path, _, name = spec.rpartition(":")
     file = Path(path).expanduser()
@@ -44,6 +46,7 @@ def load_reward(spec: str, key: str, **arguments: Any) -> Reward:
     function = getattr(_module(file.resolve(), key), name, None)
     if not callable(function):
         raise InputError(key, f"a function {name} in {file}", "none", "name the function after the colon")
+    _check_signature(function, arguments, f"{name} in {file}", key)
 
     def reward(task: Task, text: str) -> float:
         said = function(
@@ -79,11 +82,24 @@ def _module(file: Path, key: str) -> Any:
     sys.modules[name] = module
     try:
         found.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(key, "a file that Python can run", f"{file} ({reason})", "mend it") from error
     return module
+
+
+def _check_signature(function: Any, arguments: Mapping[str, Any], name: str, key: str) -> None:
+    """Before answers are sampled, which may take long."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # written in C
+    try:
+        signature.bind(**dict.fromkeys(_ARGUMENTS), **arguments)
+    except TypeError as error:
+        expected = f"a function of {', '.join((*_ARGUMENTS, *arguments))}"
+        raise InputError(key, expected, f"{name}, {error}", "give it verl's signature") from None
 
 
 def _number(said: Any, key: str) -> float:

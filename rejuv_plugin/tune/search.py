@@ -4,7 +4,8 @@
 
 All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
 those that are clearly worse than the leader leave: the 95 % interval of the paired difference lies below 0. As it is
-looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %. Then alphas half a step from the
+looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %; after less than 16 prompts nobody
+leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a step from the
 best are tried, while the best can be told from what is a step away: where it cannot, smaller steps would only follow
 the noise.
 """
@@ -18,6 +19,8 @@ from ..config.tuning import HALF
 from .compare import clearly_below, difference, told_apart
 from .objective import Objective
 from .scored import NOTHING, Candidate, Scored
+
+_FEWEST = 16
 
 Ask = Callable[[Candidate, int], Scored]
 """What a candidate's answers to the first so many prompts earned."""
@@ -53,7 +56,8 @@ class Search:
     @property
     def rungs(self) -> tuple[int, ...]:
         """How many prompts have been answered when candidates are compared."""
-        return tuple(sorted({max(1, self.count // 4), max(1, self.count // 2), self.count}))
+        early = (self.count // 4, self.count // 2)
+        return (*(count for count in early if count >= _FEWEST), self.count)
 
 
 def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:

@@ -145,6 +145,14 @@ def test_alphas_are_tried_with_the_jobs_reset(root: Path) -> None:
         ),
         ({"reward__custom_reward_function__path": "gone.py"}, "rejuvenation.tune.reward: expected FILE.py:FUNCTION"),
         ({"rejuvenation__mode": "worker"}, "rejuvenation.fusion.alpha: expected a number, in worker mode"),
+        (
+            {"actor_rollout_ref__rollout__multi_turn": {"enable": True}},
+            "rejuvenation.fusion.alpha: expected a number, with actor_rollout_ref.rollout.multi_turn.enable=true",
+        ),
+        (
+            {"reward__reward_model": {"enable": True}},
+            "rejuvenation.fusion.alpha: expected a number, with reward.reward_model.enable=true",
+        ),
         ({"rejuvenation__tune__data": "gone.parquet"}, "rejuvenation.tune.data: expected a .parquet or .jsonl file"),
         ({"actor_rollout_ref__rollout__n": 1}, "rejuvenation.tune.group: expected at least 2 answers"),
         ({"actor_rollout_ref__rollout__n": 3}, "rejuvenation.tune.best_of: expected no more than the answers"),

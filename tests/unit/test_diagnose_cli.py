@@ -109,6 +109,8 @@ def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:
         (["--sft", "{}/sft1", "--signals", "drift", "--hessian"], "--signals: expected likelihood, with hessian"),
         (["--sft", "{}/sft1", "--group", "0"], "--group: expected a whole number above 0"),
         (["--sft", "{}/sft1", "--temperature", "0"], "--temperature: expected a number above 0"),
+        (["--sft", "{}/sft1", "--temperature", "inf"], "--temperature: expected a number above 0"),
+        (["--sft", "{}/sft1", "--pass-score", "nan"], "--pass-score: expected a finite number"),
         (["--sft", "{}/sft1", "--device", "tpu"], "--device: expected auto or cpu or cuda"),
         (["--sft", "{}/sft1", "--max-tokens", "3"], "--calibration: expected responses within the first 3 tokens"),
         (["--sft", "{}/sft1", "--reward", "{}/data/reward.py:compute_score"], "--prompts: expected prompts to answer"),

@@ -83,6 +83,23 @@ def test_what_is_not_there(file: Path, spec: str, says: str) -> None:
         load_reward(spec.format(file), "--reward")
 
 
+def test_another_signature_is_known_before_anything_is_answered(file: Path) -> None:
+    file.write_text(
+        "def few(solution_str):\n    return 1\n\ndef more(data_source, weight, **kwargs):\n    return weight\n"
+    )
+    with pytest.raises(InputError, match=r"^k: expected a function of data_source, .*got few in .*unexpected keyword"):
+        load_reward(f"{file}:few", "k")
+    with pytest.raises(InputError, match=r"^k: .*missing a required argument: 'weight'"):
+        load_reward(f"{file}:more", "k")
+    assert load_reward(f"{file}:more", "k", weight=2)(TASK, "") == 2
+
+
+def test_a_file_that_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("import sys\n\nsys.exit(3)\n")
+    with pytest.raises(InputError, match=r"^k: expected a file that Python can run, .*SystemExit: 3"):
+        load_reward(f"{tmp_path}/script.py:f", "k")
+
+
 def test_a_file_that_does_not_run(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     for _ in range(2):

@@ -108,3 +108,12 @@ def test_a_job_without_calibration_data_samples_once(own: Path) -> None:
     by_hand = ResetConfig(ratio=0.05, positions=2, calibration=str(file))
     assert found_once(plan, by_hand, "cache").chosen == first.chosen
     assert found_once(plan, ResetConfig(ratio=0.05, examples=7, positions=2), "cache", prompts) != first
+
+
+def test_of_rl_data_only_what_is_needed_is_read(own: Path) -> None:
+    """Beside the prompts there may be gigabytes of images."""
+    tiny.save_data(own, train=2, image="bytes", question="?")
+    ((_, row), _) = read_prompts("train.parquet", "prompt", "k")
+    assert row.keys() == {"prompt", "data_source", "reward_model", "extra_info"}
+    with pytest.raises(InputError, match=r"^k: expected a column text, got data_source, .*image, question in row 0"):
+        read_prompts("train.parquet", "text", "k")

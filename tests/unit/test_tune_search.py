@@ -69,6 +69,13 @@ def test_a_known_optimum_is_found_and_refined(best: float) -> None:
     assert ("lowest alpha that was tried" in said["says"]) == (best == 0.2)
 
 
+def test_nobody_leaves_on_a_few_prompts() -> None:
+    """Two prompts that agree are an interval without 0, and no evidence."""
+    assert how(8).rungs == (8,)
+    assert how(40).rungs == (20, 40)
+    assert how(256).rungs == (64, 128, 256)
+
+
 def test_what_is_clearly_worse_leaves_early() -> None:
     ask = Synthetic(0.5, slope=1.0)
     lanes = {lane.candidate.alpha: lane for lane in search(how(resolution=None), objective(4), ask)}

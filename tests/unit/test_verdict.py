@@ -50,6 +50,9 @@ WEAK = {"pass_at_1": near(0.02), "pass_at_k": near(0.12), "pass_gap": near(0.1)}
         ({"entropy_ratio": near(0.3), "drift_spikes": near(0.4)}, "at_risk"),
         # Low headroom is not lost plasticity, and lost plasticity is not low headroom.
         (WEAK, "too_weak"),
+        # Who never passes has no gap either.
+        (dict.fromkeys(("pass_at_1", "pass_at_k", "pass_gap"), near(0.0, 0.0)), "too_weak"),
+        ({"pass_at_1": near(0.01), "pass_at_k": near(0.05), "pass_gap": near(0.04, 0.005)}, "too_weak"),
         ({"pass_at_1": near(0.08)}, "at_risk"),
         (WEAK | COLLAPSED, "over_trained"),
         (WEAK | {"entropy_ratio": near(0.3)}, "at_risk"),

@@ -97,10 +97,19 @@ def _tunes_on(config: Any, settings: RejuvenationConfig, prompts: Prompts) -> Da
             "none, and no reward.custom_reward_function.path",
             f"set one of the two, or {alpha} to a number",
         )
+    rollout = OmegaConf.select(config, "actor_rollout_ref.rollout") or {}
+    # Scored without its tools or its reward model, an answer earns something else than in training.
+    judged_otherwise = {
+        "actor_rollout_ref.rollout.multi_turn.enable": not tune.data,
+        "reward.reward_model.enable": not tune.reward,
+    }
+    for key, matters in judged_otherwise.items():
+        if matters and OmegaConf.select(config, key):
+            fix = "give rejuvenation.tune.data and rejuvenation.tune.reward that stand in for it, or a number"
+            raise InputError(alpha, f"a number, with {key}=true", "'auto', which scores single answers by a file", fix)
     own = {} if tune.reward or function is None else dict(function.get("reward_kwargs") or {})
     if tune.data:
         prompts = replace(prompts, files=(tune.data,), key="rejuvenation.tune.data")
-    rollout = OmegaConf.select(config, "actor_rollout_ref.rollout") or {}
     return Data(
         replace(prompts, max_response=tune.max_response or prompts.max_response),
         tune.reward or f"{function['path']}:{function.get('name') or 'compute_score'}",
