@@ -141,7 +141,9 @@ def served(path: Path, most: int = 12) -> Callable[[dict[str, Any]], str]:
     def answer(body: dict[str, Any]) -> str:
         ids = tok.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
         torch.manual_seed(body["seed"])
-        sampling = {"do_sample": True, "temperature": body["temperature"]} if body["temperature"] else {"do_sample": False}
+        sampling = (
+            {"do_sample": True, "temperature": body["temperature"]} if body["temperature"] else {"do_sample": False}
+        )
         with torch.inference_mode():
             out = model.generate(torch.tensor([ids]), max_new_tokens=min(most, body["max_tokens"]), **sampling)
         return tok.decode(out[0, len(ids) :], skip_special_tokens=True)

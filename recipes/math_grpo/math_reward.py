@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's reward for math: +1 if the boxed answer is right by Math-Verify, else -1. verl loads this file by its path.
+"""The paper's reward for math: +1 if the boxed answer is right by Math-Verify, else -1. verl loads it by its path.
 
 verl's own Math-Verify scorer looks at every expression of an answer, so here it is shown the last box alone. It runs in
 processes of its own, where Math-Verify's time limit works, and without Math-Verify it would score 0: hence the import.

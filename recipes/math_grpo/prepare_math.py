@@ -6,8 +6,8 @@ RL:  python prepare_math.py openai/gsm8k --config main --split train --output tr
      python prepare_math.py my.jsonl --question problem --answer solution --output val.parquet --name my_suite
 SFT: python prepare_math.py my.jsonl --sft --response solution --output sft.parquet
 
-Suites with other names of columns: --question and --answer. What counts as the answer, in this order: the last \\boxed{},
-what follows GSM8K's "####", the whole text.
+Suites with other names of columns: --question and --answer. What counts as the answer, in this order: the last
+\\boxed{}, what follows GSM8K's "####", the whole text.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def load(source: str, config: str | None, split: str) -> datasets.Dataset:
         return datasets.load_dataset(source, config, split=split)
     kinds = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
     if path.suffix not in kinds:
-        raise ValueError(f"{source}: expected one of {', '.join(kinds)}, got {path.suffix or 'no ending'}. Fix: convert it.")
+        raise ValueError(
+            f"{source}: expected one of {', '.join(kinds)}, got {path.suffix or 'no ending'}. Fix: convert it."
+        )
     return datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train")
 
 

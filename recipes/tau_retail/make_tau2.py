@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """tau2's retail tasks as verl's parquet: python make_tau2.py --out DATA [--split train test]
 
-The split is tau2's own (74 tasks to train on, 40 to test on). A row holds the agent's instructions and the task's id; the
-loop looks up the rest, and asks the customer for the first message.
+The split is tau2's own (74 tasks to train on, 40 to test on). A row holds the agent's instructions and the task's id;
+the loop looks up the rest, and asks the customer for the first message.
 """
 
 import argparse

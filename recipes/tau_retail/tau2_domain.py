@@ -53,7 +53,7 @@ class ToolError(Exception):
 
 @dataclass(frozen=True)
 class Domain:
-    """What the package holds. ``tools`` by name; ``tasks`` by id; ``splits`` name to ids; ``open_shop`` makes a new one."""
+    """What the package holds: ``tools`` by name, ``tasks`` and ``splits`` by id; ``open_shop`` makes a new database."""
 
     tools: dict[str, Any]
     schemas: list[dict[str, Any]]
@@ -66,7 +66,7 @@ class Domain:
 
 
 def _stand_ins(root: Path) -> dict[str, ModuleType]:
-    """Modules by name: inspect-ai's, with what tau2's retail files import of it, and packages without their own code."""
+    """Modules by name: inspect-ai's, with what tau2's retail files import, and packages without their own code."""
 
     class Message(BaseModel):
         content: str
