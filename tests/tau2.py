@@ -131,6 +131,20 @@ def save_agent(path: Path, steps: int = 240) -> Path:
     return path
 
 
+def save_base(path: Path, agent: Path) -> Path:
+    """Something that ``agent`` could have started from: the same with a little noise."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+    model, generator = Qwen2ForCausalLM.from_pretrained(agent), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.01)
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(agent).save_pretrained(path)
+    return path
+
+
 def served(path: Path, most: int = 12) -> Callable[[dict[str, Any]], str]:
     """An `answer` for `endpoint`: a checkpoint that says what comes to its mind, at most ``most`` tokens."""
     import torch

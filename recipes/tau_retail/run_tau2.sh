@@ -36,7 +36,7 @@ SEED=${SEED:-1}
 # Derived from the above
 source "$HERE/../cluster.sh"
 TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
-# Rollout workers on every node import the loop by name and read these. The tests set DATA and the packages' place too.
+# Rollout workers on every node import the loop by name and read these.
 ENVIRONMENT=()
 for name in TURNS TRANSCRIPTS SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMULATOR_TEMPERATURE; do
   ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.$name='${!name}'")

@@ -23,6 +23,7 @@ class Script(Job):
 def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
     paths = tau2.on_path()
     agent = tau2.save_agent(tmp_path / "agent")
+    base = tau2.save_base(tmp_path / "base", agent)
     path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": path}
     make = [sys.executable, str(tau2.RECIPE / "make_tau2.py"), "--out", str(tmp_path / "data")]
@@ -38,11 +39,11 @@ def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
     with tau2.endpoint(customer) as url:
         job.env = {
             "PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PLATFORM": "cpu",
-            "SFT": str(agent), "BASE": str(agent), "DATA": str(tmp_path / "data"), "OUT": str(job.directory),
+            "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"), "OUT": str(job.directory),
             "SIMULATOR_URL": url, "SIMULATOR_MODEL": "tiny", "SIMULATOR_SEED": "5", "SIMULATOR_TEMPERATURE": "0.7",
             "TRANSCRIPTS": str(tmp_path / "transcripts"), "TURNS": "3", "STEPS": "2", "TRAIN_BATCH": "2",
             "MINI_BATCH": "2", "GROUP": "2", "MAX_PROMPT": "2560", "MAX_RESPONSE": "768", "ULYSSES": "1",
-            "OFFLOAD": "False", "TEST_FREQ": "-1", "SAVE_FREQ": "-1", "LR": "1e-4",
+            "OFFLOAD": "False", "TEST_FREQ": "-1", "SAVE_FREQ": "-1", "LR": "1e-4", "ALPHA": "0.9",
         }  # fmt: skip
         job.overrides = [
             f"rejuvenation.cache_dir={tmp_path}/cache",
