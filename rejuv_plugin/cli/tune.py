@@ -48,7 +48,7 @@ def tune(
     column: Annotated[str, typer.Option(help="Column of the prompts: strings or chat messages.")] = "prompt",
     seed: Annotated[int, typer.Option(help="Of prompts, sampling and intervals.")] = TuningConfig.seed,
     sampler: Annotated[
-        str, typer.Option(help="transformers, vllm, or auto: vLLM if it is installed and there is a GPU.")
+        str, typer.Option(help="transformers, or vllm: faster on a GPU, without common random numbers.")
     ] = TuningConfig.sampler,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = TuningConfig.device,
 ) -> None:

@@ -60,9 +60,9 @@ class TuningConfig:
     device: str = "auto"
     """Where the models run: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one."""
 
-    sampler: str = "auto"
-    """``transformers``, in float32, on random numbers that all alphas share; ``vllm``, faster on a GPU, without these;
-    ``auto``: vLLM where it is installed and the device is a GPU."""
+    sampler: str = "transformers"
+    """``transformers``, in float32, on random numbers that all alphas share; or ``vllm``, faster on a GPU, without
+    these."""
 
     def __post_init__(self) -> None:
         whole(self, "count", "best_of")
@@ -70,7 +70,7 @@ class TuningConfig:
             if getattr(self, name) is not None:
                 whole(self, name)
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        one_of("sampler", self.sampler, ("auto", "transformers", "vllm"))
+        one_of("sampler", self.sampler, ("transformers", "vllm"))
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use that of RL's rollouts")
         finite(self, "pass_score")

@@ -97,7 +97,6 @@ def question_of(plan: Plan, settings: TuningConfig, data: Data, key: str) -> Que
     device = device_of(settings.device, f"{key}device")
     if settings.sampler == "vllm" and not with_vllm.installed():
         raise InputError(f"{key}sampler", "vllm in this environment", "none", "use transformers")
-    fast = device.type == "cuda" and with_vllm.installed()
     reward, tokenizer = load_reward(data.reward, f"{key}reward", **data.reward_arguments), load_tokenizer(plan.sft)
     return Question(
         plan,
@@ -107,6 +106,6 @@ def question_of(plan: Plan, settings: TuningConfig, data: Data, key: str) -> Que
         reward,
         settings.seed,
         device,
-        settings.sampler == "vllm" or (settings.sampler == "auto" and fast),
+        settings.sampler == "vllm",
         key,
     )

@@ -6,31 +6,37 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from rejuv_plugin.integrations.verl.job import job_of
+from rejuv_plugin.integrations.verl.job import Job, job_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def composed(script: str, env: dict[str, str], tmp_path: Path) -> DictConfig:
-    """The configuration that verl makes of a recipe's command."""
-    env = os.environ | {"VERL_PLATFORM": "cpu"} | env
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+def composed(script: str, directory: Path, *, platform: str = "cuda", **more: str) -> DictConfig:
+    """What a script hands verl's trainer."""
+    env = os.environ | {"SFT": "/sft", "BASE": "/base", "TRAIN": "t.parquet", "VAL": "v.parquet", "DATA": "/data"}
+    env |= {"OUT": str(directory / "out"), "SIMULATOR_URL": "http://host:8000/v1", "VERL_PLATFORM": "cpu"}
+    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PLATFORM": platform, **more}
     command = ["bash", str(RECIPES / script), "--cfg", "job"]
-    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return OmegaConf.create(yaml.safe_load(result.stdout))
 
 
-def test_megatron_grpo(tmp_path: Path) -> None:
-    env = {"SFT": "/sft", "BASE": "/base", "TRAIN": "t.parquet", "VAL": "v.parquet", "CALIBRATION": "pairs.jsonl"}
-    config = composed("megatron_grpo/run_qwen3_30b_a3b_megatron.sh", env, tmp_path)
+def accepted(config: DictConfig) -> Job:
     job = job_of(config)
     assert job is not None
+    return job
+
+
+def test_megatron_grpo(tmp_path: Path) -> None:
+    config = composed("megatron_grpo/run_qwen3_30b_a3b_megatron.sh", tmp_path, CALIBRATION="pairs.jsonl")
+    job = accepted(config)
     assert job.settings.mode == "worker"
     assert job.settings.reset.calibration == "pairs.jsonl"
     actor = config.actor_rollout_ref.actor
@@ -43,9 +49,69 @@ def test_megatron_grpo(tmp_path: Path) -> None:
     [("moderate", "", 1.0, "/models/sft4"), ("sft8", "/x", 1.0, "/x")],
 )
 def test_quickstart_from_any_start(tmp_path: Path, arm: str, start: str, alpha: float, path: str) -> None:
-    env = {"ARM": arm, "START": start, "MODELS": "/models", "RUN_DIR": str(tmp_path)}
-    config = composed("quickstart/run_nav_fsdp2.sh", env, tmp_path)
-    job = job_of(config)
-    assert job is not None
+    more = {"ARM": arm, "START": start, "MODELS": "/models", "RUN_DIR": str(tmp_path)}
+    config = composed("quickstart/run_nav_fsdp2.sh", tmp_path, platform="cpu", **more)
+    job = accepted(config)
     assert (config.trainer.experiment_name, config.actor_rollout_ref.model.path) == (arm, path)
     assert (job.settings.fusion.alpha, job.settings.base_path) == (alpha, "/models/base")
+
+
+MATH: dict[str, dict[str, Any]] = {
+    "run_evolm_4b_grpo.sh": {
+        "algorithm.adv_estimator": "grpo",
+        "trainer.nnodes": 1,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.001,
+        "reward.reward_manager.name": "naive",
+    },
+    "run_qwen3_8b_dapo.sh": {
+        "algorithm.filter_groups.metric": "acc",
+        "trainer.nnodes": 2,
+        "actor_rollout_ref.actor.use_kl_loss": False,
+        "actor_rollout_ref.actor.clip_ratio_high": 0.28,
+        "reward.reward_manager.name": "dapo",
+        "reward.reward_kwargs.overlong_buffer_cfg.len": 2048,
+        "reward.reward_kwargs.max_resp_len": 8192,
+    },
+    "run_qwen3_4b_ppo.sh": {
+        "algorithm.adv_estimator": "gae",
+        "critic.model.path": "/sft",
+        "critic.strategy": "fsdp2",
+        "actor_rollout_ref.rollout.n": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("script", MATH)
+def test_math_grpo(script: str, tmp_path: Path) -> None:
+    config = composed(f"math_grpo/{script}", tmp_path, ALPHA="0.4", RESET_SET="neurons.json")
+    job = accepted(config)
+    assert (job.settings.mode, job.settings.fusion.alpha) == ("disk", 0.4)
+    assert job.settings.reset.set_path == "neurons.json"
+    for key, expected in MATH[script].items():
+        assert OmegaConf.select(config, key) == expected, key
+    rollout = config.actor_rollout_ref.rollout
+    assert (config.actor_rollout_ref.actor.strategy, rollout.name) == ("fsdp2", "vllm")
+    assert rollout.max_model_len == config.data.max_prompt_length + config.data.max_response_length
+    assert Path(config.reward.custom_reward_function.path).is_file()
+
+
+@pytest.mark.parametrize("engine", ["fsdp2", "megatron"])
+def test_tau_retail(engine: str, tmp_path: Path) -> None:
+    config = composed(f"tau_retail/run_qwen3_8b_{engine}.sh", tmp_path, SIMULATOR_SEED="3")
+    accepted(config)
+    assert config.actor_rollout_ref.actor.strategy == engine
+    assert (config.data.train_files, config.data.val_files) == ("/data/train.parquet", "/data/test.parquet")
+    workers = config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert workers.SIMULATOR_URL == "http://host:8000/v1"
+    assert (workers.SIMULATOR_MODEL, workers.SIMULATOR_SEED) == ("Qwen/Qwen3-4B-Instruct-2507", "3")
+    assert workers.PYTHONPATH.split(":")[0] == str(RECIPES / "tau_retail")
+    (loop,) = OmegaConf.load(config.actor_rollout_ref.rollout.agent.agent_loop_config_path)
+    assert loop.name == "tau2_retail"
+
+
+def test_an_algorithm_that_is_none(tmp_path: Path) -> None:
+    env = os.environ | dict.fromkeys(("SFT", "BASE", "TRAIN", "VAL"), "x") | {"ALGORITHM": "dpo"}
+    command = ["bash", str(RECIPES / "math_grpo" / "run_math_fsdp2.sh")]
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "ALGORITHM: expected grpo, dapo or ppo, got dpo. Fix:" in result.stderr

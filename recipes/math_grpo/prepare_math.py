@@ -1,0 +1,102 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""Problems from the hub or from files as verl's parquet.
+
+RL:  python prepare_math.py openai/gsm8k --config main --split train --output train.parquet
+     python prepare_math.py my.jsonl --question problem --answer solution --output val.parquet --name my_suite
+SFT: python prepare_math.py my.jsonl --sft --response solution --output sft.parquet
+
+Suites with other names of columns: --question and --answer. What counts as the answer, in this order: the last
+\\boxed{}, what follows GSM8K's "####", the whole text.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+def final_answer(text: str) -> str:
+    """The answer alone, out of a solution or an answer as data sets write it."""
+    from verl.utils.reward_score.math_reward import last_boxed_only_string, remove_boxed
+
+    box = last_boxed_only_string(text)
+    if box is not None:
+        return remove_boxed(box).strip()
+    return text.rpartition("####")[2].strip().replace(",", "") if "####" in text else text.strip()
+
+
+def load(source: str, config: str | None, split: str) -> datasets.Dataset:
+    """Rows of a hub data set's split, or of one local .json, .jsonl, .parquet or .csv file.
+
+    Raises:
+        ValueError: if a file has another ending.
+    """
+    path = Path(source)
+    if not path.is_file():
+        return datasets.load_dataset(source, config, split=split)
+    kinds = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv"}
+    if path.suffix not in kinds:
+        raise ValueError(
+            f"{source}: expected one of {', '.join(kinds)}, got {path.suffix or 'no ending'}. Fix: convert it."
+        )
+    return datasets.load_dataset(kinds[path.suffix], data_files=str(path), split="train")
+
+
+def column(row: dict[str, Any], name: str, option: str) -> str:
+    if row.get(name) is None:
+        raise ValueError(f"--{option}: expected one of {', '.join(sorted(row))}, got {name}. Fix: --{option} COLUMN.")
+    return str(row[name])
+
+
+def rl_row(question: str, answer: str, name: str, index: int, split: str) -> dict[str, Any]:
+    """verl's row for RL and validation; ``name`` is the suite's in verl's metrics (val-core/<name>/acc/...)."""
+    return {
+        "data_source": name,
+        "prompt": [{"role": "user", "content": question}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": {"index": index, "split": split},
+    }
+
+
+def sft_row(question: str, response: str) -> dict[str, Any]:
+    """A row for verl's SFT trainer."""
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": response}]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="a data set's name on the hub, or a file")
+    parser.add_argument("--config", help="the hub data set's configuration")
+    parser.add_argument("--split", default="train", help="the hub data set's split")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--question", default="question", help="column")
+    parser.add_argument("--answer", default="answer", help="column with the answer or a solution that ends in it")
+    parser.add_argument("--response", default="answer", help="column to imitate, with --sft")
+    parser.add_argument("--name", help="the suite's name in metrics (default: the source's)")
+    parser.add_argument("--limit", type=int, help="the first so many rows")
+    parser.add_argument("--instruction", default=INSTRUCTION, help="what every prompt ends with")
+    parser.add_argument("--sft", action="store_true", help="rows to imitate instead of prompts")
+    options = parser.parse_args()
+    rows = []
+    name = options.name or Path(options.source).stem
+    for index, row in enumerate(load(options.source, options.config, options.split)):
+        if options.limit is not None and index >= options.limit:
+            break
+        question = f"{column(row, options.question, 'question')}\n{options.instruction}".rstrip()
+        if options.sft:
+            rows.append(sft_row(question, column(row, options.response, "response")))
+        else:
+            answer = final_answer(column(row, options.answer, "answer"))
+            rows.append(rl_row(question, answer, name, index, options.split))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows).to_parquet(str(options.output))
+    print(f"{options.output}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The paper's SFT ladder with verl's own SFT trainer: one run with a constant learning rate and one order of the data, of
+# which a checkpoint is kept after 0.5, 1, 2, 4, 8, 16 and 32 epochs. Each rung goes on where the last one ended.
+#   BASE=/models/my-base TRAIN=sft.parquet OUT=ladder bash recipes/math_grpo/run_sft_ladder_fsdp2.sh
+# Makes $OUT/epochs_<N>, a Hugging Face directory each. Anything after the script's name goes to verl, last.
+set -xeuo pipefail
+
+BASE=${BASE:?the model to start from, a directory}
+TRAIN=${TRAIN:?rows with messages, parquet}
+OUT=${OUT:-$PWD/ladder}
+RUNGS=${RUNGS:-0.5 1 2 4 8 16 32}
+BATCH=${BATCH:-64}
+LR=${LR:-3e-6}
+MAX_LENGTH=${MAX_LENGTH:-4096}
+SEED=${SEED:-1}
+NGPUS=${NGPUS:-8}
+NNODES=${NNODES:-1}
+NODE_RANK=${NODE_RANK:-0}
+MASTER=${MASTER:-127.0.0.1:29500}
+PLATFORM=${PLATFORM:-cuda}
+
+# Derived from the above
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+ROWS=$(python -c 'import sys, pyarrow.parquet as p; print(p.read_metadata(sys.argv[1]).num_rows)' "$TRAIN")
+EPOCH=$((ROWS / BATCH))
+if [ "$EPOCH" = 0 ]; then
+  echo "BATCH: expected at most the $ROWS rows of $TRAIN, got $BATCH. Fix: a smaller BATCH." >&2
+  exit 2
+fi
+MACHINE=()
+if [ "$PLATFORM" = cpu ]; then
+  NGPUS=1
+  MACHINE=(
+    trainer.device=cpu
+    model.use_remove_padding=False
+    +model.override_config.attn_implementation=sdpa
+    engine.use_torch_compile=False
+    data.num_workers=0
+  )
+  export VERL_PLATFORM=cpu OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+fi
+
+for rung in $RUNGS; do
+  STEP=$(python -c 'import sys; print(max(1, round(float(sys.argv[1]) * int(sys.argv[2]))))' "$rung" "$EPOCH")
+  if [ ! -e "$OUT/epochs_$rung" ]; then
+    torchrun --nnodes "$NNODES" --node-rank "$NODE_RANK" --master-addr "${MASTER%:*}" --master-port "${MASTER##*:}" \
+      --nproc-per-node "$NGPUS" -m verl.trainer.sft_trainer \
+      "${MACHINE[@]}" \
+      data.train_files="$TRAIN" \
+      data.train_batch_size="$BATCH" \
+      data.max_length="$MAX_LENGTH" \
+      data.max_token_len_per_gpu=$((4 * MAX_LENGTH)) \
+      model.path="$BASE" \
+      engine.strategy=fsdp2 \
+      optim.lr="$LR" \
+      optim.lr_scheduler_type=constant \
+      optim.lr_warmup_steps_ratio=0.0 \
+      'checkpoint.save_contents=[model,optimizer,extra,hf_model]' \
+      'checkpoint.load_contents=[model,optimizer,extra]' \
+      trainer.seed="$SEED" \
+      trainer.project_name=sft_ladder \
+      trainer.experiment_name="lr$LR" \
+      trainer.logger='["console"]' \
+      trainer.nnodes="$NNODES" \
+      trainer.n_gpus_per_node="$NGPUS" \
+      trainer.total_epochs=1000 \
+      trainer.total_training_steps="$STEP" \
+      trainer.save_freq=-1 \
+      trainer.test_freq=-1 \
+      trainer.resume_mode=auto \
+      trainer.default_local_dir="$OUT/run" \
+      "$@"
+    if [ "$NODE_RANK" = 0 ]; then ln -sfn "run/global_step_$STEP/huggingface" "$OUT/epochs_$rung"; fi
+  fi
+done

@@ -1,0 +1,88 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The math recipe: rewards by Math-Verify itself, and data out of files as others write them."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes" / "math_grpo"))
+
+import prepare_math
+from math_reward import compute_score
+
+GSM8K = {"question": "Two and 1,000?", "answer": "Add them: <<2+1000=1002>>.\n#### 1,002"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "boxed"),
+    [
+        (r"Half of it: \boxed{0.5}", 1.0, 1.0),
+        (r"\boxed{\dfrac{2}{4}}", 1.0, 1.0),
+        (r"\boxed{1} no, \boxed{\frac12}.", 1.0, 1.0),
+        (r"\boxed{\frac12} no, \boxed{1}", -1.0, 1.0),
+        (r"It is $\frac{1}{2}$, not \boxed{3}", -1.0, 1.0),
+        (r"It is \frac{1}{2}", -1.0, 0.0),
+        (r"\boxed{\frac{1}{2", -1.0, 0.0),
+        ("", -1.0, 0.0),
+    ],
+)
+def test_the_last_box_counts(answer: str, score: float, boxed: float) -> None:
+    expected = {"score": score, "acc": (score + 1) / 2, "boxed": boxed}
+    assert compute_score("suite", answer, r"\frac{1}{2}") == expected
+
+
+def test_answers_as_data_sets_write_them() -> None:
+    assert prepare_math.final_answer(GSM8K["answer"]) == "1002"
+    assert prepare_math.final_answer(r"so \boxed{1}, or rather \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert prepare_math.final_answer(" 33 ") == "33"
+
+
+def prepare(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["prepare_math.py", *arguments])
+    prepare_math.main()
+
+
+def test_prompts_and_demonstrations_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, output = tmp_path / "gsm.jsonl", tmp_path / "made" / "rl.parquet"
+    file.write_text("".join(json.dumps(GSM8K) + "\n" for _ in range(3)))
+    prepare(monkeypatch, str(file), "--output", str(output), "--limit", "2")
+    table = pd.read_parquet(output)
+    assert len(table) == 2
+    assert table["data_source"][0] == "gsm"
+    assert table["reward_model"][0]["ground_truth"] == "1002"
+    (message,) = table["prompt"][0]
+    assert message == {"role": "user", "content": f"Two and 1,000?\n{prepare_math.INSTRUCTION}"}
+
+    prepare(
+        monkeypatch,
+        str(output),
+        "--output",
+        str(tmp_path / "again.parquet"),
+        "--question",
+        "ability",
+        "--answer",
+        "ability",
+    )
+    assert pd.read_parquet(tmp_path / "again.parquet")["reward_model"][0]["ground_truth"] == "math"
+
+    prepare(monkeypatch, str(file), "--sft", "--output", str(tmp_path / "sft.parquet"))
+    asked, answered = pd.read_parquet(tmp_path / "sft.parquet")["messages"][0]
+    assert (asked["role"], answered["role"], answered["content"]) == ("user", "assistant", GSM8K["answer"])
+
+
+def test_files_and_columns_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.txt").write_text("one")
+    with pytest.raises(ValueError) as raised:
+        prepare(monkeypatch, str(tmp_path / "rows.txt"), "--output", str(tmp_path / "o.parquet"))
+    assert "rows.txt: expected one of .json, .jsonl, .parquet, .csv, got .txt. Fix:" in str(raised.value)
+    (tmp_path / "rows.jsonl").write_text(json.dumps(GSM8K))
+    with pytest.raises(ValueError) as raised:
+        prepare(
+            monkeypatch, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "o.parquet"), "--answer", "solution"
+        )
+    assert str(raised.value) == "--answer: expected one of answer, question, got solution. Fix: --answer COLUMN."
+    assert not (tmp_path / "o.parquet").exists()

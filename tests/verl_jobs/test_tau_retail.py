@@ -1,0 +1,71 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tau2 recipe's own script under verl: a tiny model is the agent, and, served, the customer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tau2
+from verl_jobs.job import Job, plasticity
+
+
+class Script(Job):
+    """The recipe's script instead of the tests' command."""
+
+    def command(self) -> list[str]:
+        return ["bash", str(tau2.RECIPE / "run_qwen3_8b_fsdp2.sh"), *self.overrides]
+
+
+def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
+    paths = tau2.on_path()
+    agent = tau2.save_agent(tmp_path / "agent")
+    base = tau2.save_base(tmp_path / "base", agent)
+    path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path}
+    make = [sys.executable, str(tau2.RECIPE / "make_tau2.py"), "--out", str(tmp_path / "data")]
+    subprocess.run(make, env=env, check=True, timeout=300)
+    asked: list[dict] = []
+    answer = tau2.served(agent)
+
+    def customer(body: dict) -> str:
+        asked.append(body)
+        return answer(body)
+
+    job = Script(tmp_path / "run", agent, tmp_path / "data", steps=2)
+    with tau2.endpoint(customer) as url:
+        job.env = {
+            "PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PLATFORM": "cpu",
+            "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"), "OUT": str(job.directory),
+            "SIMULATOR_URL": url, "SIMULATOR_MODEL": "tiny", "SIMULATOR_SEED": "5", "SIMULATOR_TEMPERATURE": "0.7",
+            "TRANSCRIPTS": str(tmp_path / "transcripts"), "TURNS": "3", "STEPS": "2", "TRAIN_BATCH": "2",
+            "MINI_BATCH": "2", "GROUP": "2", "MAX_PROMPT": "2560", "MAX_RESPONSE": "768", "ULYSSES": "1",
+            "OFFLOAD": "False", "TEST_FREQ": "-1", "SAVE_FREQ": "-1", "LR": "1e-4", "ALPHA": "0.9",
+        }  # fmt: skip
+        job.overrides = [
+            f"rejuvenation.cache_dir={tmp_path}/cache",
+            f"trainer.rollout_data_dir={tmp_path}/rollouts",
+            "trainer.val_before_train=False",
+            "algorithm.rollout_correction.rollout_is=token",
+            'trainer.logger=["console","file"]',
+        ]
+        job.run()
+
+    assert {(body["model"], body["seed"], body["temperature"]) for body in asked} == {("tiny", 5, 0.7)}
+    kept = [json.loads(file.read_text()) for file in (tmp_path / "transcripts").iterdir()]
+    assert len(kept) == 2 * 2 * 2
+    roles = [[message["role"] for message in conversation["messages"]] for conversation in kept]
+    assert all(speakers[:3] == ["system", "user", "assistant"] for speakers in roles)
+    told = [m["content"] for conversation in kept for m in conversation["messages"] if m["role"] == "tool"]
+    assert any('"T-Shirt"' in text for text in told), "a call reached the shop"
+    for step in (1, 2):
+        rows = [json.loads(line) for line in (tmp_path / "rollouts" / f"{step}.jsonl").open()]
+        tasks = [row["gts"] for row in rows]
+        assert sorted(tasks) == sorted(c["task"] for c in kept if c["task"] in tasks), "what verl trains on"
+        assert sorted(row["score"] for row in rows) == sorted(c["outcome"]["score"] for c in kept if c["task"] in tasks)
+        # Tokens of the customer or the shop in the policy's mask would move these.
+        assert job.log_prob_gap(step) < 1e-3
+        assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
