@@ -84,14 +84,14 @@ class TuningConfig:
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """The alphas to try first, ascending."""
+        """The alphas to try first, ascending; beside them `HALF` is always tried."""
         found = numbers(self.alphas, "alphas")
         if self.refines:
             low, high = found
             count = max(1, round((high - low) / self.step))
             # Rounded, so that 0.1 * 3 is 0.3, in errors, tables and keys.
             found = tuple(round(low + (high - low) * i / count, 6) for i in range(count + 1))
-        return tuple(sorted({*found, HALF}))
+        return tuple(sorted(set(found)))
 
     @property
     def refines(self) -> bool:

@@ -99,7 +99,7 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
             return None
     met = _beyond(found.value, rule.bad, threshold)
     ends = found.interval or (found.value, found.value)
-    clear = all(_beyond(end, rule.bad, threshold) == met for end in ends)
+    clear = found.known and all(_beyond(end, rule.bad, threshold) == met for end in ends)
     said = rule.says if met else f"not seen: {rule.says}"
     return Reason(rule.signal, found.value, found.interval, threshold, rule.bad, met, clear, said, rule.source)
 

@@ -18,7 +18,9 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None
-    """None: of a single example nothing is known, or some resample has no value."""
+    """None of what is no sample, as a distance between weights; or if it is not known, see `known`."""
+    known: bool = True
+    """False: of a single example, or where some resample has no value, nothing is known about how sure it is."""
 
 
 def bootstrap(
@@ -43,10 +45,10 @@ def bootstrap(
         return None
     n = len(sums)
     if n < 2:
-        return Estimate(value, None)
+        return Estimate(value, None, known=False)
     found = statistic(resampled(sums, seed, resamples))
     if not found.isfinite().all():
-        return Estimate(value, None)
+        return Estimate(value, None, known=False)
     tail = (1 - LEVEL) / 2
     low, high = found.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Estimate(value, (low, high))

@@ -19,6 +19,7 @@ from ..checkpoint.digest import Progress
 from ..checkpoint.provenance import Inputs
 from ..checkpoint.small_file import write_text
 from ..config import TuningConfig
+from ..config.tuning import HALF
 from . import record
 from .ask import Asker
 from .objective import objective
@@ -61,7 +62,7 @@ def tune(
     rhos = (*([0.0] if fusion_alone else []), *sorted(question.resets))
     resolution = settings.resolution if settings.refines else None
     lanes = search(
-        Search(settings.grid, rhos, resolution, len(question.tasks), settings.seed),
+        Search(settings.grid, rhos, resolution, len(question.tasks), settings.seed, (HALF,)),
         goal,
         Asker(question, Trace(directory / NAME, address(content)), progress),
     )

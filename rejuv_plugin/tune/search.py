@@ -43,7 +43,7 @@ class Search:
     """How to search."""
 
     grid: tuple[float, ...]
-    """Alphas to try first, ascending."""
+    """Alphas to try first, ascending; no others are tried outside of them."""
     rhos: tuple[float, ...]
     """Each is tried with every alpha of the grid."""
     resolution: float | None
@@ -52,6 +52,8 @@ class Search:
     """Prompts."""
     seed: int
     """Of the bootstrap."""
+    also: tuple[float, ...] = ()
+    """More alphas to try with the grid's, wherever they are."""
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -66,7 +68,8 @@ def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:
     Returns:
         Every lane, in the order of alpha, then rho. Those that finished have all prompts, and there is at least one.
     """
-    lanes = _race([Candidate(a, r) for r in how.rhos for a in how.grid], [], how, objective, ask)
+    first = sorted({*how.grid, *how.also})
+    lanes = _race([Candidate(a, r) for r in how.rhos for a in first], [], how, objective, ask)
     step = max((b - a for a, b in zip(how.grid, how.grid[1:], strict=False)), default=0.0)
     while how.resolution is not None and step / 2 >= how.resolution - 1e-9:
         best = leader(lanes)

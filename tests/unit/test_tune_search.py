@@ -4,6 +4,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_nobody_leaves_on_a_few_prompts() -> None:
     assert how(8).rungs == (8,)
     assert how(40).rungs == (20, 40)
     assert how(256).rungs == (64, 128, 256)
+
+
+def test_half_beside_a_range_does_not_widen_it() -> None:
+    ask = Synthetic(0.8, slope=1.0)
+    lanes = search(replace(how(), grid=(0.7, 0.8, 0.9), also=(0.5,)), objective(4), ask)
+    tried = [lane.candidate.alpha for lane in lanes]
+    assert tried[0] == 0.5
+    assert all(0.7 <= alpha <= 0.9 for alpha in tried[1:])
+    assert {0.75, 0.85} <= set(tried), "half a step of the range, not of the gap to 0.5"
 
 
 def test_what_is_clearly_worse_leaves_early() -> None:
@@ -188,10 +198,10 @@ def test_tuning_json_has_no_nan() -> None:
     ("settings", "grid"),
     [
         ({}, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)),
-        ({"alphas": "0.4 0.45"}, (0.4, 0.45, 0.5)),
+        ({"alphas": "0.45 0.4"}, (0.4, 0.45)),
         ({"alphas": "0.3,0.5"}, (0.3, 0.5)),
         ({"alphas": "0:1", "step": 0.25}, (0.0, 0.25, 0.5, 0.75, 1.0)),
-        ({"alphas": "0.1:0.2", "step": 0.1}, (0.1, 0.2, 0.5)),
+        ({"alphas": "0.1:0.2", "step": 0.1}, (0.1, 0.2)),
     ],
 )
 def test_grids(settings: dict, grid: tuple[float, ...]) -> None:

@@ -37,6 +37,8 @@ WEAK = {"pass_at_1": near(0.02), "pass_at_k": near(0.12), "pass_gap": near(0.1)}
         ({}, "ready"),
         # Published and clear: enough alone.
         ({"entropy_sampled": near(0.1)}, "over_trained"),
+        # Of a single example nobody knows.
+        ({"entropy_sampled": Estimate(0.05, None, known=False)}, "at_risk"),
         # Its interval crosses the threshold, from either side.
         ({"entropy_sampled": near(0.17, 0.05)}, "at_risk"),
         ({"entropy_sampled": near(0.2, 0.05)}, "at_risk"),
