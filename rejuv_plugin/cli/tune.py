@@ -80,6 +80,8 @@ def tune(
         sampler=sampler,
         device=device,
     )
+    if ":" in rho:
+        raise InputError("--rho", "single numbers, each of which is tried", repr(rho), "use 0,0.01")
     rhos = tuple(sorted(set(numbers(rho, "--rho"))))
     if any(rhos) and not calibration:
         raise InputError("--calibration", "prompts and responses, with --rho", "none", "make some with rejuv calibrate")
