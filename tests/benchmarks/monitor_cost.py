@@ -1,17 +1,23 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""What monitors cost in a step: python tests/benchmarks/monitor_cost.py [hidden] [vocabulary] [steps] [world]
+"""What monitors cost in a step: python tests/benchmarks/monitor_cost.py [cuda] [hidden] [vocabulary] [steps] [world]
 
-verl's own FSDP2 engine trains a random Qwen2 on a CPU. A step is what the actor does in RL: log-probabilities of the
-batch, the update, and the stream of weights to a rollout that takes no time. No rollouts, so shares of a real step are
-smaller. Each step is done three times in turn, as it is, with the core monitors and with all of them at their default
-cadence (a probe set of 16 sequences every 10 steps), in one process: ratios of total wall and CPU time of the slowest
-rank, and the peak of anonymous memory in each kind.
+verl's own FSDP2 engine trains a random Qwen2, on a CPU, or with ``cuda`` on all GPUs of this machine: there in bf16,
+with a model and a batch that fill one. A step is what the actor does in RL: log-probabilities of the batch, the update,
+and the stream of weights to a rollout that takes no time. No rollouts, so shares of a real step are smaller. Each step
+is done three times in turn, as it is, with the core monitors and with all of them at their default cadence (a probe set
+of 16 sequences every 10 steps), in one process: ratios of total wall and CPU time of the slowest rank, with the
+standard error of the mean over steps of what is added, and the peak in each kind of anonymous memory, or of the GPU's.
+
+On a GPU flash-attn must be installed, of which verl takes the fused cross-entropy: without it verl goes through bf16
+logits token by token in Python, and a step takes minutes.
 """
 
+import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +25,36 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rank_server import Server
 from worker_load import save
 
 KINDS = ("none", "core", "all")
-PROMPT, RESPONSE, BATCH = 32, 96, 16
 _WRAPPED = ("optimizer_step", "prepare_model_outputs", "get_per_tensor_param")
 
 
-def hubs_of(engine: Any, path: Path, examples: list) -> dict[str, tuple[dict[str, Any], Any]]:
+@dataclass(frozen=True)
+class Load:
+    """What is trained."""
+
+    hidden: int
+    vocabulary: int
+    layers: int
+    prompt: int
+    response: int
+    batch: int
+    micro: int
+    """Sequences that a rank takes at a time."""
+    dtype: str
+    """Of the forward; weights and optimizer are float32."""
+    attention: str
+
+
+LOADS = {
+    "cpu": Load(256, 8000, 8, 32, 96, 16, 2, "fp32", "eager"),
+    "cuda": Load(2048, 151_936, 24, 256, 768, 64, 8, "bf16", "sdpa"),
+}
+
+
+def hubs_of(engine: Any, path: Path, examples: list, device: str) -> dict[str, tuple[dict[str, Any], Any]]:
     """By kind: attributes of the engine's instance, and the hub that reads what they see."""
     from rejuv_plugin.config import MonitorsConfig
     from rejuv_plugin.integrations.verl.monitors import gradients, tokens
@@ -47,77 +74,122 @@ def hubs_of(engine: Any, path: Path, examples: list) -> dict[str, tuple[dict[str
             ("gradients",): lambda: [gradients.attach(engine)],
             ("weights",): lambda: [StreamedWeights(engine, MonitorsConfig().sample, path)],
         }
-        hub = Hub(core if kind == "core" else makers | core, "cpu")
+        hub = Hub(core if kind == "core" else makers | core, device)
         found[kind] = {name: getattr(engine, name) for name in _WRAPPED}, hub
     return found
 
 
-def train(path: Path, steps: int) -> dict[str, dict[str, float]]:
-    """On a rank: seconds, CPU seconds and peak MiB by kind."""
+def train(device: torch.device, path: Path, load: Load, steps: int) -> dict[str, dict[str, list[float]]]:
+    """On a rank: seconds, CPU seconds and peak MiB of each step by kind."""
     import rollouts
     from fsdp_cpu import engines
 
     from rejuv_plugin.probe.dialogue import Example
 
-    engine = engines.build(path, "fsdp2", lr=1e-6)
+    model = {"override_config": {"attn_implementation": load.attention}}
+    engine = engines.build(path, "fsdp2", lr=1e-6, dtype=load.dtype, model=model)
     engine.initialize()
-    vocabulary = engine.model_config.hf_config.vocab_size
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(2, vocabulary, (BATCH, PROMPT + RESPONSE), generator=generator)
-    chosen = [(row[:PROMPT], row[PROMPT:], torch.ones(RESPONSE, dtype=torch.long)) for row in ids]
-    examples = [Example(row.tolist(), tuple(range(PROMPT, PROMPT + RESPONSE))) for row in ids]
+    ids = torch.randint(2, load.vocabulary, (load.batch, load.prompt + load.response), generator=generator)
+    chosen = [(row[: load.prompt], row[load.prompt :], torch.ones(load.response, dtype=torch.long)) for row in ids]
+    examples = [Example(row.tolist(), tuple(range(load.prompt, len(row)))) for row in ids[:16]]
     mine = rollouts.shard(engine, chosen)
-    hubs = hubs_of(engine, path, examples)
-    cost = {kind: {"seconds": 0.0, "cpu": 0.0, "peak": 0.0} for kind in KINDS}
+    hubs = hubs_of(engine, path, examples, device.type)
+
+    def batch() -> Any:
+        return rollouts.batch(mine, 1.0, micro_batch_size_per_gpu=load.micro)
+
+    cost: dict[str, dict[str, list[float]]] = {kind: {"seconds": [], "cpu": [], "peak": []} for kind in KINDS}
     for step in range(steps + 2):
         for kind in KINDS:
             attributes, hub = hubs[kind]
             vars(engine).update(attributes)
-            Path("/proc/self/clear_refs").write_text("5")
+            _forget_peak(device)
             wall, cpu = time.perf_counter(), time.process_time()
             with engine.eval_mode():
-                engine.infer_batch(rollouts.batch(mine, 1.0), loss_function=rollouts.loss)
+                engine.infer_batch(batch(), loss_function=rollouts.loss)
             with engine.train_mode():
-                engine.train_batch(rollouts.batch(mine, 1.0), loss_function=rollouts.loss)
+                engine.train_batch(batch(), loss_function=rollouts.loss)
             for _ in engine.get_per_tensor_param()[0]:
                 pass
             if hub:
                 report = hub.report(step)
                 assert not report.failed, report.failed
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if step > 1:  # the first are for compiling, and for what monitors read once
-                cost[kind]["seconds"] += wall
-                cost[kind]["cpu"] += cpu
-                cost[kind]["peak"] = max(cost[kind]["peak"], _peak())
+                for key, value in (("seconds", wall), ("cpu", cpu), ("peak", _peak(device))):
+                    cost[kind][key].append(value)
+        if step > 1:
+            latest = ", ".join(f"{kind} {values['seconds'][-1]:.3f} s" for kind, values in cost.items())
+            print(f"step {step - 1}: {latest}", file=sys.stderr, flush=True)
     return cost
 
 
-def _peak() -> float:
-    """MiB, of this process since the last reset."""
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    """MiB since the last reset, of tensors on the GPU or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
-def main(hidden: int = 256, vocabulary: int = 8000, steps: int = 20, world: int = 1) -> None:
+def measure(device: str, path: Path, load: Load, steps: int, world: int) -> list[dict[str, dict[str, list[float]]]]:
+    """`train` on all ranks."""
+    if device == "cuda":
+        import gpu_ranks
+
+        return gpu_ranks.run(train, path, load, steps)
+    from rank_server import Server
+
     server = Server("fsdp_cpu.engines", VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_PLUGINS="rejuvenation_cpu")
+    try:
+        return server.run(train, world, torch.device("cpu"), path, load, steps, seconds=3600)
+    finally:
+        server.close()
+
+
+def main(device: str, hidden: int = 0, vocabulary: int = 0, steps: int = 20, world: int = 1) -> None:
+    load = LOADS[device]
+    load = replace(load, hidden=hidden or load.hidden, vocabulary=vocabulary or load.vocabulary)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
-        save(path, vocabulary, hidden, seed=0)
-        found = server.run(train, world, path, steps, seconds=3600)
-    server.close()
-    costs = {kind: {key: max(rank[kind][key] for rank in found) for key in found[0][kind]} for kind in KINDS}
+        save(path, load.vocabulary, load.hidden, seed=0, layers=load.layers, device=device)
+        torch.cuda.empty_cache()
+        found = measure(device, path, load, steps, world)
+    # A step takes as long as its slowest rank.
+    costs = {
+        kind: {key: [max(rank) for rank in zip(*(r[kind][key] for r in found), strict=True)] for key in found[0][kind]}
+        for kind in KINDS
+    }
     plain = costs["none"]
-    print(
-        f"{steps} steps of {BATCH} x {PROMPT + RESPONSE} tokens, hidden {hidden}, vocabulary {vocabulary}, "
-        f"world {world}"
-    )
-    print(f"a step as it is: {plain['seconds'] / steps:.2f} s, peak {plain['peak']:.0f} MiB")
+    print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, {len(found)} ranks, {load}, {steps} steps")
+    print(f"a step as it is: {statistics.mean(plain['seconds']):.3f} s, peak {max(plain['peak']):.0f} MiB")
     for kind in KINDS[1:]:
-        more = {key: costs[kind][key] / plain[key] - 1 for key in plain}
-        print(f"{kind:5} monitors: wall {more['seconds']:+.2%}, CPU {more['cpu']:+.2%}, peak {more['peak']:+.2%}")
+        wall, cpu = (_added(costs[kind][key], plain[key]) for key in ("seconds", "cpu"))
+        peak = max(costs[kind]["peak"]) / max(plain["peak"]) - 1
+        print(f"{kind:5} monitors: wall {wall}, CPU {cpu}, peak {peak:+.2%}")
+
+
+def _added(with_it: list[float], without: list[float]) -> str:
+    """What is added over what was there, and its standard error."""
+    more = [one - other for one, other in zip(with_it, without, strict=True)]
+    error = statistics.stdev(more) / len(more) ** 0.5 / statistics.mean(without)
+    return f"{sum(more) / sum(without):+.2%} (± {error:.2%})"
 
 
 if __name__ == "__main__":
     import monitor_cost  # under the name by which ranks find its functions
 
-    monitor_cost.main(*map(int, sys.argv[1:]))
+    arguments = sys.argv[1:]
+    kind = arguments.pop(0) if arguments[:1] == ["cuda"] else "cpu"
+    monitor_cost.main(kind, *map(int, arguments))

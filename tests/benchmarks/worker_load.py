@@ -53,18 +53,20 @@ FSDP = [("fsdp", 2), ("fsdp2", 2)]
 MEGATRON = [Topology(), Topology(tp=2), Topology(pp=2), Topology(tp=2, vanilla=True)]
 
 
-def save(path: Path, vocabulary: int, hidden: int, seed: int) -> None:
+def save(path: Path, vocabulary: int, hidden: int, seed: int, *, layers: int = 8, device: str = "cpu") -> None:
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=4 * hidden,
-        num_hidden_layers=8,
+        num_hidden_layers=layers,
         num_attention_heads=hidden // 64,
         num_key_value_heads=hidden // 128,
         tie_word_embeddings=False,
     )
-    Qwen2ForCausalLM(config).bfloat16().save_pretrained(path)
+    with torch.device(device):
+        model = Qwen2ForCausalLM(config)
+    model.bfloat16().save_pretrained(path)
     tokenizer().save_pretrained(path)
 
 
