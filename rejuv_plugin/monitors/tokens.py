@@ -14,7 +14,7 @@ from .monitor import Monitor, Sums, Values
 _REDUCTION = "mean over the response tokens of the step's first mini-batch, of all ranks"
 _COST = (
     "about a log-softmax of the logits more in the training forward of the first mini-batch; "
-    "48 MiB of a GPU, 2 of a CPU"
+    "384 MiB of a GPU, 2 of a CPU"
 )
 
 
