@@ -64,7 +64,7 @@ def _rows(path: str, key: str, columns: Sequence[str] = ()) -> list[Any]:
     file = check_file(path, key)
     rows = _parquet(file, key, columns) if file.suffix == ".parquet" else _jsonl(file, key)
     if not rows:
-        raise InputError(key, "a file with rows", f"{path}, which has none", "give some dozens of examples")
+        raise InputError(key, "a file with rows", f"{path}, which has no rows", "give some dozens of examples")
     return rows
 
 
