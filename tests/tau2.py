@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,7 +18,7 @@ PACKAGES = Path(sys.prefix, "tau")
 
 def on_path() -> list[str]:
     """What the recipe needs on PYTHONPATH; here too from now on."""
-    paths = [str(RECIPE), *([] if find_spec("inspect_evals") else [str(PACKAGES)])]
+    paths = [str(RECIPE), str(PACKAGES)]
     sys.path[:0] = [path for path in paths if path not in sys.path]
     return paths
 
