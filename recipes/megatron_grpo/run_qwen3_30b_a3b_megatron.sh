@@ -6,6 +6,7 @@
 # SFT and BASE must be at the same paths on every node. Anything after the script's name goes to verl, last, so it wins:
 #   bash ... --cfg job          prints the whole configuration and ends
 set -xeuo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # What you have
 SFT=${SFT:?the over-trained SFT checkpoint, a directory}
@@ -14,12 +15,9 @@ TRAIN=${TRAIN:?RL prompts, parquet}
 VAL=${VAL:?validation prompts, parquet}
 OUT=${OUT:-$PWD/out}
 
-# What you may want to change: weight of the SFT checkpoint; neurons to reset, measured before (rejuv apply
-# --save-reset-set) or found by the workers on a file of prompts and responses; disk writes one checkpoint first.
-ALPHA=${ALPHA:-0.5}
-RESET_SET=${RESET_SET:-}
-CALIBRATION=${CALIBRATION:-}
-RESET_RATIO=${RESET_RATIO:-0.01}
+# What you may want to change: ALPHA, weight of the SFT checkpoint; neurons to reset, measured before (RESET_SET, of rejuv
+# apply --save-reset-set) or found by the workers (CALIBRATION, a file of prompts and responses; RESET_RATIO); defaults
+# are in ../cluster.sh. MODE=disk writes one checkpoint first.
 MODE=${MODE:-worker}
 
 # The machine: 4 nodes of 8 GPUs with 80 GB
@@ -44,18 +42,8 @@ MAX_PROMPT=${MAX_PROMPT:-1024}
 MAX_RESPONSE=${MAX_RESPONSE:-4096}
 
 # Derived from the above
+source "$HERE/../cluster.sh"
 TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
-REJUVENATION=(
-  +rejuvenation=default
-  rejuvenation.base_path="$BASE"
-  rejuvenation.mode="$MODE"
-  rejuvenation.fusion.alpha="$ALPHA"
-)
-if [ -n "$RESET_SET" ]; then
-  REJUVENATION+=(rejuvenation.reset.set_path="$RESET_SET")
-elif [ -n "$CALIBRATION" ]; then
-  REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO" rejuvenation.reset.calibration="$CALIBRATION")
-fi
 # Overlap of communication and computation needs one queue.
 export CUDA_DEVICE_MAX_CONNECTIONS=1
 
@@ -94,22 +82,18 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.ref.megatron.param_offload="$OFFLOAD" \
   actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True \
   actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
-  actor_rollout_ref.rollout.name=vllm \
   actor_rollout_ref.rollout.n="$GROUP" \
-  actor_rollout_ref.rollout.tensor_model_parallel_size="$GEN_TP" \
-  actor_rollout_ref.rollout.gpu_memory_utilization=0.6 \
   actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True \
   actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
   trainer.logger='["console","file","tensorboard"]' \
   trainer.project_name=megatron_grpo \
   trainer.experiment_name="alpha$ALPHA-$MODE" \
-  trainer.nnodes="$NNODES" \
-  trainer.n_gpus_per_node="$NGPUS" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \
   trainer.test_freq=20 \
   trainer.save_freq=50 \
   trainer.default_local_dir="$OUT/checkpoints" \
+  "${MACHINE[@]}" \
   "${REJUVENATION[@]}" \
   "$@"

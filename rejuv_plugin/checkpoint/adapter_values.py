@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .adapter import Adapter, LowRank
-from .headers import BITS, TORCH_DTYPES, TensorInfo
-from .pieces import read_exactly
+from .elements import read_elements
 from .plan import Fuse
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def sft_values(adapter: Adapter, operation: Fuse) -> Callable[[int, int, "torch.
         operation.sft.shape[-1] if operation.sft.shape else 1,
     )
     if replaced is not None:
-        return lambda first, last, base: _read(adapter.path, replaced, first, last)
+        return lambda first, last, base: read_elements(adapter.path, replaced, first, last)
     assert added is not None
 
     def values(first: int, last: int, base: "torch.Tensor") -> "torch.Tensor":
@@ -52,17 +51,6 @@ def _factors(path: Path, added: LowRank) -> "tuple[torch.Tensor, torch.Tensor]":
     """``[rows, r]`` and ``[r, columns]``, float64."""
     import torch
 
-    left, right = (
-        _read(path, info, 0, info.elements).to(torch.float64).reshape(info.shape) for info in (added.left, added.right)
-    )
+    sides = (added.left, added.right)
+    left, right = (read_elements(path, i, 0, i.elements).to(torch.float64).reshape(i.shape) for i in sides)
     return (left.T.contiguous(), right.T.contiguous()) if added.transposed else (left, right)
-
-
-def _read(path: Path, info: TensorInfo, first: int, last: int) -> "torch.Tensor":
-    import torch
-
-    width = BITS[info.dtype] // 8
-    with path.open("rb", buffering=0) as file:
-        data = bytearray((last - first) * width)
-        read_exactly(file.fileno(), info.start + first * width, data, path)
-    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[info.dtype]))

@@ -3,15 +3,13 @@
 """Methods that must see a whole tensor: made when its first elements are asked for, and kept until the last are."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from ..config import FusionConfig
 from ..errors import InputError
-from .headers import BITS, TORCH_DTYPES, TensorInfo
+from .elements import read_elements
 from .patterns import key_of
-from .pieces import read_exactly
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +54,8 @@ class Whole:
         from ..ops.merge import sparse_task_vector
 
         count, fusion = self._operation.common, self._fusion
-        base, sft = _read(self._base, self._operation.base, count), _read(self._sft, self._operation.sft, count)
+        base = read_elements(self._base, self._operation.base, 0, count)
+        sft = read_elements(self._sft, self._operation.sft, 0, count)
         return sparse_task_vector(base, sft, alpha, fusion.method, fusion.density, fusion.noise_seed, self._name)
 
 
@@ -69,13 +68,3 @@ def check_method(fusion: FusionConfig, key: str) -> None:
             "an environment without it",
             "pip install 'rejuv-plugin[merge]'",
         )
-
-
-def _read(path: Path, info: TensorInfo, count: int) -> "torch.Tensor":
-    """The first ``count`` elements, flat."""
-    import torch
-
-    data = bytearray(count * BITS[info.dtype] // 8)
-    with path.open("rb", buffering=0) as file:
-        read_exactly(file.fileno(), info.start, data, path)
-    return torch.frombuffer(data, dtype=getattr(torch, TORCH_DTYPES[info.dtype]))

@@ -5,19 +5,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
 from ..report.apply import print_plan, summary
+from .options import as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
     from ..checkpoint.digest import Progress
-
-Settings = TypeVar("Settings", FusionConfig, ResetConfig)
 
 
 def apply(
@@ -128,7 +127,7 @@ def apply(
         rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
         --reset-set runs/neurons.json
     """
-    fusion = _as_options(
+    fusion = as_options(
         FusionConfig,
         alpha=alpha,
         alpha_of=alpha_of,
@@ -141,7 +140,7 @@ def apply(
         exclude_tensors=exclude_tensors,
         grown_vocabulary=grown_vocabulary,
     )
-    reset = _as_options(
+    reset = as_options(
         ResetConfig,
         ratio=reset_ratio,
         omega=omega,
@@ -235,19 +234,6 @@ def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progre
         print(f"rejuv: warning: {error}", file=sys.stderr)
         found["output"] = None
     return found
-
-
-# Where an option is not named like its field.
-_OPTIONS = {"ratio": "reset-ratio", "set_path": "reset-set"}
-
-
-def _as_options(settings: type[Settings], **values: Any) -> Settings:
-    """Build settings whose errors name the options that they came by."""
-    try:
-        return settings(**values)
-    except InputError as error:
-        option = _OPTIONS.get(error.key, error.key).replace("_", "-")
-        raise InputError(f"--{option}", error.expected, error.got, error.fix) from None
 
 
 def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any]:

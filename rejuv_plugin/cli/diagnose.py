@@ -11,6 +11,7 @@ import typer
 from ..config import DiagnosisConfig
 from ..config.diagnosis import SIGNALS
 from ..errors import InputError
+from .options import as_options
 
 
 def diagnose(
@@ -69,25 +70,23 @@ def diagnose(
         --calibration held_out.parquet --prompts data/train.parquet --reward reward.py:compute_score \\
         --output runs/diagnosis
     """
-    try:
-        settings = DiagnosisConfig(
-            calibration=calibration,
-            prompts=tuple(prompts or ()),
-            reward=reward,
-            group=group,
-            count=count,
-            max_response=max_response,
-            temperature=temperature,
-            pass_score=pass_score,
-            examples=examples,
-            max_tokens=max_tokens,
-            signals=signals,
-            hessian=hessian,
-            seed=seed,
-            device=device,
-        )
-    except InputError as error:
-        raise InputError(f"--{error.key.replace('_', '-')}", error.expected, error.got, error.fix) from None
+    settings = as_options(
+        DiagnosisConfig,
+        calibration=calibration,
+        prompts=tuple(prompts or ()),
+        reward=reward,
+        group=group,
+        count=count,
+        max_response=max_response,
+        temperature=temperature,
+        pass_score=pass_score,
+        examples=examples,
+        max_tokens=max_tokens,
+        signals=signals,
+        hessian=hessian,
+        seed=seed,
+        device=device,
+    )
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError("--output", "a new or empty directory", str(output), "give another path")
     # Imported late: torch takes seconds, and --help must not wait for it.

@@ -4,13 +4,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..config import FusionConfig, ResetConfig, TuningConfig
 from ..config.tuning import numbers
 from ..errors import InputError
+from .options import as_options
 
 _OURS = {"tuning.json", "trace.jsonl", "report.html"}
 
@@ -66,7 +67,8 @@ def tune(
         rejuv tune --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --prompts data/train.parquet \\
         --reward reward.py:compute_score --max-response 512 --output runs/tuning
     """
-    settings = _settings(
+    settings = as_options(
+        TuningConfig,
         alphas=alphas,
         step=step,
         resolution=resolution,
@@ -112,13 +114,6 @@ def tune(
     write_tuning(result, output / "report.html")
     summary(result)
     print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")
-
-
-def _settings(**values: Any) -> TuningConfig:
-    try:
-        return TuningConfig(**values)
-    except InputError as error:
-        raise InputError(f"--{error.key.replace('_', '-')}", error.expected, error.got, error.fix) from None
 
 
 def _check_output(output: Path) -> None:

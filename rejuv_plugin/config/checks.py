@@ -13,6 +13,11 @@ def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
         raise InputError(key, " or ".join(allowed), repr(value), f"use {allowed[0]}")
 
 
+def is_number(value: Any) -> bool:
+    """A bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def finite(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)

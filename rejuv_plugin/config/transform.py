@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import InputError
-from .checks import one_of, whole
+from .checks import is_number, one_of, whole
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FusionConfig:
     """Share of the changes that ``ties`` and ``dare`` keep, above 0 and up to 1."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.alpha, (int, float)) or isinstance(self.alpha, bool) or not 0.0 <= self.alpha <= 1.0:
+        if not is_number(self.alpha) or not 0.0 <= self.alpha <= 1.0:
             raise InputError(
                 "alpha",
                 "a number in [0, 1]",
@@ -61,16 +61,12 @@ class FusionConfig:
             )
         one_of("grown_vocabulary", self.grown_vocabulary, ("refuse", "keep"))
         one_of("towards", self.towards, ("base", "zero"))
-        if not isinstance(self.noise, (int, float)) or isinstance(self.noise, bool) or not 0.0 <= self.noise < math.inf:
+        if not is_number(self.noise) or not 0.0 <= self.noise < math.inf:
             raise InputError("noise", "a number, at least 0", repr(self.noise), "use 0.1: a tenth of fresh weights")
         one_of("method", self.method, ("linear", "ties", "dare"))
         if self.method != "linear" and self.perturbs:
             raise InputError("method", "linear with noise or towards", self.method, "one at a time")
-        if (
-            not isinstance(self.density, (int, float))
-            or isinstance(self.density, bool)
-            or not 0.0 < self.density <= 1.0
-        ):
+        if not is_number(self.density) or not 0.0 < self.density <= 1.0:
             raise InputError("density", "a number above 0 and up to 1", repr(self.density), "use 0.2")
         _ = self.alphas
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
@@ -168,7 +164,7 @@ class ResetConfig:
     def __post_init__(self) -> None:
         for name in _SUGGESTED:
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+            if not is_number(value) or not 0.0 <= value <= 1.0:
                 raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}")
             object.__setattr__(self, name, float(value))
         whole(self, "examples", "max_tokens", "positions")

@@ -6,5 +6,5 @@
     metrics = diagnose(inputs)     # what metrics.json holds
 
 To read in this order: signals, evidence, verdict; found; calibration_pass, likelihood, drift, answers, sharpness,
-hessian; inputs, run. It runs transformers in float32, one model in memory at a time, on the CPU or on one GPU.
+hessian; inputs, made, run. It runs transformers in float32, one model in memory at a time, on the CPU or on one GPU.
 """

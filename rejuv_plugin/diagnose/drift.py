@@ -5,18 +5,16 @@ files piece by piece, without a model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from math import nan, sqrt
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..checkpoint.compatible import EMBEDDINGS, check_compatible
-from ..checkpoint.headers import FLOATING, TORCH_DTYPES, TensorInfo
+from ..checkpoint.elements import read_elements
+from ..checkpoint.headers import FLOATING, TensorInfo
 from ..checkpoint.layout import Checkpoint
-from ..checkpoint.pieces import read_exactly
 from ..monitors.layers import within_layer
 from ..ops.drift import Drift, drift
 from ..ops.spikes import Magnitudes
@@ -86,18 +84,9 @@ def moved(
 def _pieces(sides: Sequence[tuple[Path, TensorInfo]]) -> Iterator[list[Tensor]]:
     """The elements that all sides of a tensor have, as float64."""
     count = min(info.elements for _, info in sides)
-    with ExitStack() as stack:
-        files = [stack.enter_context((root / info.file).open("rb", buffering=0)) for root, info in sides]
-        for first in range(0, count, _PIECE):
-            last = min(first + _PIECE, count)
-            yield [_values(file, *side, first, last) for file, side in zip(files, sides, strict=True)]
-
-
-def _values(file: BinaryIO, root: Path, info: TensorInfo, first: int, last: int) -> Tensor:
-    dtype = getattr(torch, TORCH_DTYPES[info.dtype])
-    buffer = bytearray((last - first) * dtype.itemsize)
-    read_exactly(file.fileno(), info.start + first * dtype.itemsize, buffer, root / info.file)
-    return torch.frombuffer(buffer, dtype=dtype).double()
+    for first in range(0, count, _PIECE):
+        last = min(first + _PIECE, count)
+        yield [read_elements(root / info.file, info, first, last).double() for root, info in sides]
 
 
 def place_of(name: str) -> Place:

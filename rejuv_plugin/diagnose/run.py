@@ -6,16 +6,12 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import torch
 
-from .. import __version__
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
 from ..monitors.neurons import NeuronMonitor
@@ -31,6 +27,7 @@ from .found import Found, finite, plain
 from .hessian import top_eigenvalue
 from .inputs import Inputs
 from .likelihood import likelihood
+from .made import made
 from .sharpness import EXAMPLES, sharpness
 from .signals import CATALOGUE, NAMES
 from .verdict import judge
@@ -175,17 +172,7 @@ def _record(inputs: Inputs, rows: Sequence[Mapping[str, Any]], seconds: float) -
         "max_response": settings.max_response,
         "reward": settings.reward,
     }
-    libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {
-        "format": 1,
-        "what": "diagnosis",
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"rejuv-plugin": __version__, "python": python_version(), **libraries},
-        "machine": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-        },
-        "seconds": round(seconds, 3),
+    return made("diagnosis", device, seconds) | {
         "settings": asdict(settings) | {"prompts": list(settings.prompts)},
         "base": {"name": inputs.base.label, "path": str(inputs.base.root)},
         "calibration": {

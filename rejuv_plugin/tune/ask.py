@@ -95,7 +95,7 @@ class Asker:
             "seed": question.seed,
             "first": first,
         }
-        if question.vllm:
+        if question.sampler == "vllm":
             from .with_vllm import answers_of
 
             return answers_of(plan, tasks, **sampling)

@@ -37,18 +37,14 @@ class Question:
     reward: Reward
     seed: int
     device: torch.device
-    vllm: bool
-    """Whether vLLM samples, in place of transformers."""
+    sampler: str
+    """``transformers`` or ``vllm``."""
     key: str
     """How errors name settings before their own names."""
     resets: Mapping[float, ResetSet] = field(default_factory=dict)
     """The reset set of every rho above 0 that is tried."""
     omega: float = 1.0
     """Weight of the base on reset neurons."""
-
-    @property
-    def sampler(self) -> str:
-        return "vllm" if self.vllm else "transformers"
 
     def content(self, inputs: Inputs) -> dict[str, Any]:
         """All that decides the scores of a candidate, as JSON. Of the reward function's file the bytes count; what that
@@ -106,6 +102,6 @@ def question_of(plan: Plan, settings: TuningConfig, data: Data, key: str) -> Que
         reward,
         settings.seed,
         device,
-        settings.sampler == "vllm",
+        settings.sampler,
         key,
     )

@@ -13,9 +13,8 @@ from .objective import Objective
 from .scored import Candidate
 from .search import Lane, leader
 
-SIGNALS = (
-    *("pass_at_1", "pass_at_k", "pass_gap", "gradient_share", "entropy_sampled", "top1_mass_sampled", "finished"),
-)
+_ANSWERED = "entropy_sampled", "top1_mass_sampled", "finished"
+SIGNALS = ("pass_at_1", "pass_at_k", "pass_gap", "gradient_share", *_ANSWERED)
 
 
 def choice(lanes: Sequence[Lane], objective: Objective, seed: int) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def trace(lanes: Sequence[Lane], pass_score: float, seed: int) -> list[dict[str,
                 "interval": _interval(found),
                 "prompts": len(lane.scored),
                 "group": lane.scored.table.shape[1],
-                "signals": {name: number for name, number in signals.to_json(SIGNALS)["numbers"].items()},
+                "signals": signals.to_json(SIGNALS)["numbers"],
                 "seconds": round(lane.scored.seconds, 3),
                 "cached": lane.scored.cached,
                 "stopped": lane.stopped,

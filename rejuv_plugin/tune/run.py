@@ -5,21 +5,16 @@
 import json
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
-import torch
-
-from .. import __version__
 from ..checkpoint import read_inputs
 from ..checkpoint.digest import Progress
 from ..checkpoint.provenance import Inputs
 from ..checkpoint.small_file import write_text
 from ..config import TuningConfig
 from ..config.tuning import HALF
+from ..diagnose.made import made
 from . import record
 from .ask import Asker
 from .objective import objective
@@ -27,7 +22,6 @@ from .question import Question
 from .search import Search, search
 from .trace import NAME, Trace, address
 
-FORMAT = 1
 RESULT = "tuning.json"
 
 
@@ -78,18 +72,8 @@ def tune(
 
 def _made(question: Question, settings: TuningConfig, rhos: tuple[float, ...], seconds: float) -> dict[str, Any]:
     plan, data, device = question.plan, question.data, question.device
-    libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {
-        "format": FORMAT,
-        "what": "tuning",
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"rejuv-plugin": __version__, "python": python_version(), **libraries},
-        "machine": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-        },
-        "seconds": round(seconds, 3),
-        "settings": asdict(settings) | {"rho": list(rhos), "omega": question.omega, "sampler": question.sampler},
+    return made("tuning", device, seconds) | {
+        "settings": asdict(settings) | {"rho": list(rhos), "omega": question.omega},
         "base": {"name": plan.base.label, "path": str(plan.base.root)},
         "sft": {"name": plan.sft.label, "path": str(plan.sft.root)},
         "prompts": {
