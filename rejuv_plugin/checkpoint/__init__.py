@@ -8,8 +8,8 @@
     plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
 
 To read in this order: source, headers, refused, layout, compatible, patterns, perturb, plan, reset, reset_file; pieces,
-elements, whole, combine, stream; digest, provenance, verify; target, temporary, write_back, journal, locks, write; cache. Nothing
-here knows verl, Ray or the console command.
+elements, whole, combine, stream; digest, provenance, verify; target, temporary, write_back, journal, locks, write;
+cache. Nothing here knows verl, Ray or the console command.
 """
 
 from .cache import Materialised, check_cache, materialise

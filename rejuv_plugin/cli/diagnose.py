@@ -90,13 +90,12 @@ def diagnose(
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError("--output", "a new or empty directory", str(output), "give another path")
     # Imported late: torch takes seconds, and --help must not wait for it.
-    from rich.console import Console
-
     from ..checkpoint import bars
     from ..checkpoint.cache import make_directory
     from ..checkpoint.small_file import write_text
     from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
+    from ..report.console import show
     from ..report.diagnose import table
     from ..report.diagnosis import write
 
@@ -107,9 +106,7 @@ def diagnose(
         metrics = measure(inputs, progress)
     write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write(metrics, output / "report.html")
-    # A log has no width of its own; a table that is folded there cannot be read.
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table(metrics))
+    show(table(metrics))
     print(
         f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / 'metrics.json'}"
     )

@@ -92,8 +92,9 @@ def tune(
     from ..checkpoint import bars, plan_fusion
     from ..checkpoint.cache import make_directory
     from ..probe.prompts import Prompts
+    from ..report.console import show
     from ..report.diagnosis import write_tuning
-    from ..report.tune import summary
+    from ..report.tune import table
     from ..tune.data import Data
     from ..tune.question import question_of
     from ..tune.run import tune as search
@@ -112,7 +113,8 @@ def tune(
         question = replace(question, resets=resets)
         result = search(question, settings, output, fusion_alone=0.0 in rhos, progress=progress)
     write_tuning(result, output / "report.html")
-    summary(result)
+    show(table(result))
+    print(f"{result['choice']['says']}.\n{result['seconds']:.0f} s")
     print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")
 
 

@@ -1,32 +1,31 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a search for alpha found, in words and a table."""
+"""What a search for alpha found, as a table for the console."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from rich.table import Table
 
-def summary(found: Mapping[str, Any]) -> None:
-    """Print the curve, the choice, how sure it is and what it cost.
+
+def table(found: Mapping[str, Any]) -> Table:
+    """A row a setting that was tried: the objective, other signals, what it cost.
 
     Args:
         found: the content of tuning.json.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     goal, chosen = found["objective"], found["choice"]
-    table = Table("alpha", title=f"{goal['name']}: {goal['meaning']}")
+    rows = Table("alpha", title=f"{goal['name']}: {goal['meaning']}")
     rhos = len({row["rho"] for row in found["trace"]}) > 1
     for title in (*(["rho"] if rhos else []), goal["name"], "95 %", "pass@1", "pass@g", "with gradient", "entropy"):
-        table.add_column(title, justify="right")
+        rows.add_column(title, justify="right")
     for title in ("prompts", "seconds"):
-        table.add_column(title, justify="right")
-    table.add_column("")
+        rows.add_column(title, justify="right")
+    rows.add_column("")
     for row in found["trace"]:
         best = (row["alpha"], row["rho"]) == (chosen["alpha"], chosen["rho"])
         signals = [row["signals"][name]["value"] for name in _SIGNALS]
-        table.add_row(
+        rows.add_row(
             f"{row['alpha']:g}",
             *([f"{row['rho']:g}"] if rhos else []),
             f"{row['value']:.3f}",
@@ -37,11 +36,7 @@ def summary(found: Mapping[str, Any]) -> None:
             "<- chosen" if best else "left early" if row["stopped"] else "",
             style="bold" if best else None,
         )
-    # A log has no width of its own; a table that is folded there cannot be read.
-    console = Console()
-    Console(width=None if console.is_terminal else 160).print(table)
-    print(f"{chosen['says']}.")
-    print(f"{found['seconds']:.0f} s")
+    return rows
 
 
 _SIGNALS = ("pass_at_1", "pass_at_k", "gradient_share", "entropy_sampled")
