@@ -15,7 +15,7 @@ ROOT = Path(rejuv_plugin.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    "command", ["kill_and_fill.py --kills 15 --full 10 --seed 1", "fuzz_inputs.py --inputs 300 --seed 1"], ids=str
+    "command", ["kill_and_fill.py --kills 8 --full 5 --seed 1", "fuzz_inputs.py --inputs 100 --seed 1"], ids=str
 )
 def test_all_is_as_it_should_be(tmp_path: Path, command: str) -> None:
     script, *options = command.split()

@@ -49,6 +49,9 @@ DETERMINISTIC = [
     "actor_rollout_ref.actor.fsdp_config.full_determinism=True",
 ]
 
+# With a learning rate of 0 the saved actor is what the job started from, and what its rollouts were given.
+STANDING_STILL = ["actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=2"]
+
 
 @dataclass
 class Job:
@@ -170,6 +173,16 @@ def plasticity(metrics: dict[str, float]) -> dict[str, float]:
     """What the monitors gave of one step, by short names."""
     names = {name: name.partition("/plasticity/")[2] for name in metrics if "/plasticity/" in name}
     return {short: metrics[name] for name, short in names.items()}
+
+
+def assert_asynchronous(job: Job) -> None:
+    """Two steps of an asynchronous trainer that stood still: rollouts in sync, and seen by every monitor."""
+    assert max(job.log_prob_gap(step) for step in (1, 2)) < 1e-5
+    assert "training/off_policy/trajectory_staleness/mean" in job.metrics[2]
+    seen = plasticity(job.metrics[2])
+    assert seen["update_ratio"] == seen["drift_start"] == 0 < seen["drift_base"]
+    assert abs(seen["grad_norm"] / job.metrics[2]["actor/grad_norm"] - 1) < 1e-5
+    assert "off from step" not in job.log
 
 
 def without_timings(metrics: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from verl_jobs.job import BOTH, CPU_ALONE, DETERMINISTIC, Job, plasticity, without_timings
+from verl_jobs.job import (
+    BOTH,
+    CPU_ALONE,
+    DETERMINISTIC,
+    STANDING_STILL,
+    Job,
+    assert_asynchronous,
+    plasticity,
+    without_timings,
+)
 
 from rejuv_plugin.monitors.history import read_steps
 
@@ -144,27 +153,16 @@ def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
     assert "drift_base" not in seen
 
 
-# With a learning rate of 0 the saved actor is what the job started from, and what its rollouts were given.
-STANDING_STILL = ["actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=2"]
-SEPARATE = [
-    "trainer.v1.separate_async.parameter_sync_step=1",
-    "actor_rollout_ref.rollout.checkpoint_engine.backend=gloo",
-    "actor_rollout_ref.rollout.nnodes=1",
-    "actor_rollout_ref.rollout.n_gpus_per_node=1",
-]
-
-
-@pytest.mark.parametrize(("mode", "overrides"), [("colocate_async", []), ("separate_async", SEPARATE)])
-def test_asynchronous_trainers(models: Path, tmp_path: Path, mode: str, overrides: list[str]) -> None:
-    """Rollouts beside the trainer that are interrupted by it, and rollouts on servers of their own."""
+def test_rollouts_on_servers_of_their_own(models: Path, tmp_path: Path) -> None:
+    """The other asynchronous trainer: test_neuron_reset.py."""
     job = Job(tmp_path, models / "sft", models / "data", steps=2)
-    job.overrides = [*rejuvenated(models), f"trainer.v1.trainer_mode={mode}", *STANDING_STILL, *overrides]
+    job.overrides = [
+        *rejuvenated(models), *STANDING_STILL,
+        "trainer.v1.trainer_mode=separate_async", "trainer.v1.separate_async.parameter_sync_step=1",
+        "actor_rollout_ref.rollout.checkpoint_engine.backend=gloo",
+        "actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1",
+    ]  # fmt: skip
     job.run()
     fused, saved = fused_weights(job), job.final_weights()
     assert [name for name in fused if not torch.equal(saved[f"0.{name}"], fused[name])] == []
-    assert max(job.log_prob_gap(step) for step in (1, 2)) < 1e-5
-    assert "training/off_policy/trajectory_staleness/mean" in job.metrics[2]
-    seen = plasticity(job.metrics[2])
-    assert seen["update_ratio"] == seen["drift_start"] == 0 < seen["drift_base"]
-    assert seen["grad_norm"] == pytest.approx(job.metrics[2]["actor/grad_norm"], rel=1e-5)
-    assert "off from step" not in job.log
+    assert_asynchronous(job)

@@ -1,25 +1,25 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The neuron reset inside a real verl job."""
+"""The neuron reset inside a real verl job, of the trainer whose rollouts go on beside it and are interrupted by it."""
 
 import json
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from verl_jobs.job import Job
+from verl_jobs.job import STANDING_STILL, Job, assert_asynchronous
 
 
 def test_the_actor_starts_with_the_bases_neurons(models: Path, tmp_path: Path) -> None:
     data = tmp_path / "calibration.jsonl"
     rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = Job(tmp_path / "job", models / "sft", models / "data", steps=1)
+    job = Job(tmp_path / "job", models / "sft", models / "data", steps=2)
     job.overrides = [
         "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         "rejuvenation.reset.ratio=0.05", f"rejuvenation.reset.calibration={data}", "rejuvenation.reset.positions=2",
         "rejuvenation.reset.include='*.k_proj *.v_proj *.down_proj'",
-        "actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=1",
+        "trainer.v1.trainer_mode=colocate_async", *STANDING_STILL,
     ]  # fmt: skip
     job.run()
     cache = job.directory / "checkpoints" / "rejuvenated"
@@ -38,3 +38,4 @@ def test_the_actor_starts_with_the_bases_neurons(models: Path, tmp_path: Path) -
     manifest = json.loads((made / "rejuvenation.json").read_text())
     assert job.metrics[0]["training/rejuvenation/reset_share"] == manifest["reset"]["share"] > 0
     assert "rejuvenation: made in" in job.log
+    assert_asynchronous(job)
