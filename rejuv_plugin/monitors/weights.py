@@ -167,7 +167,7 @@ class WeightsMonitor(Monitor):
 
 
 def _alike(streamed: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> list[list[str]]:
-    """Names of those that are in both, by what `_compared` takes at once: a mixture of experts has tens of thousands."""
+    """Names that are in both, by what `_compared` takes at once: a mixture of experts has tens of thousands."""
     groups: dict[tuple[int, torch.device], list[str]] = {}
     for name, now in streamed.items():
         if len(now) and others.get(name) is not None:
@@ -176,8 +176,8 @@ def _alike(streamed: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) 
 
 
 def _compared(now: list[Tensor], other: list[Tensor]) -> Tensor:
-    """``[3, tensors]`` float64, on the CPU: of each tensor the sums of ``(now - other)**2`` and of ``other**2``, and how
-    many elements are another bfloat16 number now. All are vectors of one length."""
+    """``[3, tensors]`` float64, on the CPU: of each tensor the sums of ``(now - other)**2`` and of ``other**2``, and
+    how many elements are another bfloat16 number now. All are vectors of one length."""
     one = torch.cat(now).double().view(len(now), -1)
     two = torch.cat([values.to(one.device) for values in other]).double().view(len(now), -1)
     changed = (one.float().bfloat16() != two.float().bfloat16()).sum(-1, dtype=torch.float64)

@@ -6,6 +6,7 @@ import math
 
 import architectures
 import pytest
+import token_logits
 import torch
 
 from rejuv_plugin.monitors.gradients import ATTENTION, MLP, REST, GradientsMonitor, place
@@ -104,12 +105,7 @@ def test_entropy_and_top1_of_a_vocabulary_in_shards(
 ) -> None:
     """Some rows only, in several blocks; peaked rows, a far one, and one with tokens that cannot be."""
     monkeypatch.setattr(distribution, "_BLOCK_CPU", 100)
-    torch.manual_seed(0)
-    logits = torch.randn(12, 40).mul_(torch.tensor([[0.1], [1.0], [10.0], [60.0]]).repeat(3, 1)).to(dtype)
-    logits[5] += 300
-    logits[6, 10:] = -torch.inf
-    logits[7, 1:] = -torch.inf
-    rows, temperature = torch.tensor([11, 0, 3, 5, 6, 7, 2, 2]), torch.linspace(0.5, 2.0, 8)
+    logits, rows, temperature = token_logits.case(dtype, 40)
     before = logits.clone()
     parts = logits.chunk(shards, -1)
     found = [distribution.moments(part, rows, temperature) for part in parts]
@@ -118,15 +114,7 @@ def test_entropy_and_top1_of_a_vocabulary_in_shards(
     if shards == 1:
         assert torch.equal(sums, found[0][1:])
     assert torch.equal(logits, before)
-    check(sums, logits[rows], temperature)
-
-
-def check(sums: torch.Tensor, logits: torch.Tensor, temperature: torch.Tensor) -> None:
-    """Of whole rows, against float64."""
-    entropy, top1 = distribution.entropy_and_top1(sums)
-    p = torch.distributions.Categorical(logits=logits.double() / temperature[:, None].double()).probs
-    torch.testing.assert_close(entropy.double(), -torch.xlogy(p, p).sum(-1), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(top1.double(), p.amax(-1), rtol=1e-5, atol=0)
+    token_logits.check(sums, logits[rows], temperature)
 
 
 def test_a_nan_is_not_hidden() -> None:

@@ -157,7 +157,7 @@ class _OfMegatron(_OfEngine):
 
 def response_rows(data: Any) -> Tensor:
     """``[tokens]`` int64: rows of the packed sequences whose distribution a token of the response mask was drawn from,
-    aligned as verl's ``ppo_loss`` does by ``no_padding_2_padding``, which waits for the device several times a sequence.
+    aligned as verl's ``ppo_loss`` does, whose ``no_padding_2_padding`` waits for the device several times a sequence.
 
     Args:
         data: a micro-batch, with ``input_ids`` (nested), ``prompts``, ``responses`` and ``response_mask``.
