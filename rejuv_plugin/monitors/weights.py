@@ -20,7 +20,7 @@ from .monitor import Monitor, Sums, Values
 from .places import RUN, places
 
 _PAIRS = ("update", "drift_start", "drift_base")
-_EACH_STEP = "a gather of the sampled elements as they stream by"
+_EACH_STEP = "a gather of the sampled elements as they stream by; 30 bytes of their device for each"
 _OVER = "root of the ratio of two sums of squares over all sampled weights"
 
 

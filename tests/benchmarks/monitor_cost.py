@@ -197,7 +197,7 @@ def main(device: str, hidden: int = 0, vocabulary: int = 0, steps: int = 20, wor
         wall, cpu = (_share(added[key], plain[key]) for key in ("seconds", "cpu"))
         print(
             f"{kind:9}: {milliseconds:+8.1f} ms, wall {wall}, CPU {cpu}, peak {peak:+.2%}; "
-            f"{aim} % of a step of {milliseconds / aim / 10:.2f} s"
+            f"{aim} % of a step of {max(0.0, milliseconds) / aim / 10:.2f} s"
         )
 
 
