@@ -56,7 +56,7 @@ class Monitors:
         logits = self._model(input_ids=tokens[:, :-1], use_cache=False).logits[:, prompt.shape[1] - 1 :].flatten(0, 1)
         said = torch.tensor([[i < len(ids) for i in range(longest)] for ids in answers]).flatten().nonzero()[:, 0]
         at_one = torch.ones(len(said))
-        self._tokens.add(*entropy_and_top1(moments(logits, said, at_one)))
+        self._tokens.add(*entropy_and_top1(moments(logits, said, at_one)[1:]))
         self._gradients.add((name, p.grad) for name, p in self._model.named_parameters() if p.grad is not None)
         prompts = [str(i) for i in range(len(rewards)) for _ in rewards[i]]
         found = groups.signals(rewards.flatten().tolist(), prompts, 0.5)

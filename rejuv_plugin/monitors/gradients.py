@@ -22,9 +22,9 @@ _PARTS = 3
 _EMBEDDING = re.compile(rf"(?:^|\.)(?:{'|'.join((*EMBEDDINGS, *HEADS, 'output_layer'))})\.")
 # megatron-core keeps the norm before a projection in that projection's module.
 _FUSED_NORM = re.compile(r"(?:linear_qkv|linear_fc1)\.layer_norm_|\.post_layernorm\.")
-# torch makes a float64 copy of what it takes a float64 norm of: 32 MiB.
+# On a CPU torch makes a float64 copy of what it takes a float64 norm of: 32 MiB. On a GPU there is none.
 _PIECE = 4 << 20
-_COST = "one read of the gradients per optimizer step; 32 MiB"
+_COST = "one read of the gradients per optimizer step; 32 MiB of a CPU"
 _REDUCTION = "root of the mean square over the step's optimizer steps; squares summed over all ranks, each element once"
 
 
@@ -93,15 +93,18 @@ class GradientsMonitor(Monitor):
             gradients: names (see `place`), and what this rank owns of the gradient, floating, any shape; read only.
             scale: of the loss, that all of them are to be divided by.
         """
-        rows, elements, norms = [], [], []
+        rows: list[int] = []
+        pieces: list[Tensor] = []
         for name, gradient in gradients:
-            row = place(name, self._layers)
-            for piece in gradient.detach().flatten().split(_PIECE):
-                rows.append(row)
-                elements.append(piece.numel())
-                norms.append(torch.linalg.vector_norm(piece, dtype=torch.float64))
+            # Of an empty shard a GPU would leave the norm undefined.
+            of_it = gradient.detach().flatten().split(_PIECE) if gradient.numel() else ()
+            rows += [place(name, self._layers)] * len(of_it)
+            pieces += of_it
+        elements = [piece.numel() for piece in pieces]
+        # One launch for about a hundred of them; as torch.nn.utils.get_total_norm, but in float64.
+        norms = torch._foreach_norm(pieces, 2, dtype=torch.float64) if pieces else []
         # On their device: waiting for them here would hold up training.
-        squares = (torch.stack(norms) / scale).square() if norms else torch.zeros(0)
+        squares = (torch.stack(norms) / scale).square() if pieces else torch.zeros(0)
         if self._seen and self._seen[-1][:2] == (rows, elements):
             squares = squares + self._seen.pop()[2]
         self._seen.append((rows, elements, squares))

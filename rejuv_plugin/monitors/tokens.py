@@ -13,8 +13,8 @@ from .monitor import Monitor, Sums, Values
 
 _REDUCTION = "mean over the response tokens of the step's first mini-batch, of all ranks"
 _COST = (
-    "about a log-softmax of the logits more in the training forward of the first mini-batch; "
-    "384 MiB of a GPU, 2 of a CPU"
+    "one read of the logits in the training forward of the first mini-batch; without a GPU and Triton, about a "
+    "log-softmax of them and 2 MiB of a CPU, 384 of another device"
 )
 
 

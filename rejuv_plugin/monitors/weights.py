@@ -9,6 +9,7 @@ of squares are scaled up by its size; the relative error of a norm over n sample
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from .monitor import Monitor, Sums, Values
 from .places import RUN, places
 
 _PAIRS = ("update", "drift_start", "drift_base")
-_EACH_STEP = "a gather of the sampled elements as they stream by"
+_EACH_STEP = "a gather of the sampled elements as they stream by; 30 bytes of their device for each"
 _OVER = "root of the ratio of two sums of squares over all sampled weights"
 
 
@@ -27,8 +28,20 @@ def _metric(name: str, meaning: str, unit: str, healthy: str, source: str) -> Me
     return Metric(name, meaning, unit, healthy, _EACH_STEP, _OVER, source)
 
 
+@dataclass(frozen=True)
+class _Tensor:
+    """What is streamed under a name."""
+
+    elements: int
+    at: Tensor
+    """Its `places`, where it was streamed."""
+    row: int
+    """Its layer; the last row is everything outside the decoder layers."""
+
+
 class WeightsMonitor(Monitor):
-    """On the one rank whose stream is watched; on the others it has nothing to tell."""
+    """On the one rank whose stream is watched; on the others it has nothing to tell. The samples stay where the weights
+    were streamed, some 30 bytes a sampled weight, so that only sums have to be waited for."""
 
     name = "weights"
     catalogue = (
@@ -72,8 +85,7 @@ class WeightsMonitor(Monitor):
             base: ``(name, elements, places) -> [n] float64`` of the base model; None for a tensor that it lacks.
         """
         self._layers, self._sample, self._base_of = layers, sample, base
-        self._elements: dict[str, int] = {}
-        self._places: dict[str, Tensor] = {}
+        self._known: dict[str, _Tensor] = {}
         self._start: dict[str, Tensor] = {}
         self._base: dict[str, Tensor | None] = {}
         self._before: dict[str, Tensor] | None = None
@@ -96,7 +108,7 @@ class WeightsMonitor(Monitor):
     @property
     def start(self) -> dict[str, Tensor]:
         """The sample of the weights that RL started from, on the CPU, in their dtype; to be kept for a resumed run."""
-        return self._start
+        return {name: values.cpu() for name, values in self._start.items()}
 
     def restore(self, start: Mapping[str, Tensor]) -> None:
         """Go on from a `start` of an earlier process."""
@@ -107,44 +119,39 @@ class WeightsMonitor(Monitor):
         return True
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
-        if name not in self._places:
-            self._elements[name] = tensor.numel()
+        if name not in self._known:
             # A layer's experts are many, and of one kind.
-            self._places[name] = places(name, tensor.numel(), RUN if ".experts." in name else self._sample)
-        at = self._places[name].to(tensor.device)
-        return tensor.detach().reshape(-1)[at].to("cpu", copy=True)
-
-    def sums(self) -> Sums:
-        shape = self._layers + 1  # the last is everything outside the decoder layers
-        names = [f"{pair}_{part}" for pair in _PAIRS for part in ("moved", "of")]
-        found = {name: torch.zeros(shape, dtype=torch.float64) for name in (*names, "changed", "count")}
-        # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
-        streamed, self._now = self._now, {}
-        before, self._before = self._before or {}, streamed
-        if not streamed:
-            return found
-        for name in streamed.keys() - self._base.keys():
-            self._base[name] = self._base_of(name, self._elements[name], self._places[name])
-        # One vector of all: a mixture of experts has tens of thousands of tensors.
-        sizes = torch.tensor([len(values) for values in streamed.values()])
-        rows = torch.tensor([self._row(name) for name in streamed]).repeat_interleave(sizes)
-        scale = torch.tensor([self._elements[n] / max(1, len(v)) for n, v in streamed.items()], dtype=torch.float64)
-        scale = scale.repeat_interleave(sizes)
-        now = torch.cat([values.double() for values in streamed.values()])
-        for pair, others in zip(_PAIRS, (before, self._start, self._base), strict=True):
-            other, known = _beside(streamed, others)
-            at, weight = rows[known], scale[known]
-            found[f"{pair}_moved"].index_add_(0, at, weight * (now[known] - other).square())
-            found[f"{pair}_of"].index_add_(0, at, weight * other.square())
-            if others is before:
-                changed = now[known].float().bfloat16() != other.float().bfloat16()
-                found["changed"].index_add_(0, at, weight * changed)
-                found["count"].index_add_(0, at, weight)
-        return found
+            at = places(name, tensor.numel(), RUN if ".experts." in name else self._sample)
+            base = self._base_of(name, tensor.numel(), at)
+            self._base[name] = None if base is None else base.to(tensor.device)
+            if name in self._start:
+                self._start[name] = self._start[name].to(tensor.device)
+            self._known[name] = _Tensor(tensor.numel(), at.to(tensor.device), self._row(name))
+        return tensor.detach().reshape(-1)[self._known[name].at.to(tensor.device)]
 
     def _row(self, name: str) -> int:
         within = within_layer(name)
         return within[0] if within and within[0] < self._layers else self._layers
+
+    def sums(self) -> Sums:
+        names = [f"{pair}_{part}" for pair in _PAIRS for part in ("moved", "of")]
+        found = {name: torch.zeros(self._layers + 1, dtype=torch.float64) for name in (*names, "changed", "count")}
+        # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
+        streamed, self._now = self._now, {}
+        before, self._before = self._before or {}, streamed
+        for pair, others in zip(_PAIRS, (before, self._start, self._base), strict=True):
+            for alike in _alike(streamed, others):
+                moved, of, changed = _compared([streamed[name] for name in alike], [others[name] for name in alike])
+                known = [self._known[name] for name in alike]
+                rows = torch.tensor([tensor.row for tensor in known])
+                elements = torch.tensor([tensor.elements for tensor in known], dtype=torch.float64)
+                weight = elements / len(streamed[alike[0]])
+                found[f"{pair}_moved"].index_add_(0, rows, weight * moved)
+                found[f"{pair}_of"].index_add_(0, rows, weight * of)
+                if others is before:
+                    found["changed"].index_add_(0, rows, weight * changed)
+                    found["count"].index_add_(0, rows, elements)
+        return found
 
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         found = Values()
@@ -159,10 +166,19 @@ class WeightsMonitor(Monitor):
         return found
 
 
-def _beside(streamed: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor]:
-    """Those of ``others`` that are there, in one vector, float64; and where their elements are among the streamed ones,
-    ``[n]`` bool."""
-    there = [others.get(name) for name in streamed]
-    known = [torch.full((len(now),), v is not None) for now, v in zip(streamed.values(), there, strict=True)]
-    values = [value.double() for value in there if value is not None]
-    return torch.cat(values) if values else torch.zeros(0, dtype=torch.float64), torch.cat(known)
+def _alike(streamed: Mapping[str, Tensor], others: Mapping[str, Tensor | None]) -> list[list[str]]:
+    """Names that are in both, by what `_compared` takes at once: a mixture of experts has tens of thousands."""
+    groups: dict[tuple[int, torch.device], list[str]] = {}
+    for name, now in streamed.items():
+        if len(now) and others.get(name) is not None:
+            groups.setdefault((len(now), now.device), []).append(name)
+    return list(groups.values())
+
+
+def _compared(now: list[Tensor], other: list[Tensor]) -> Tensor:
+    """``[3, tensors]`` float64, on the CPU: of each tensor the sums of ``(now - other)**2`` and of ``other**2``, and
+    how many elements are another bfloat16 number now. All are vectors of one length."""
+    one = torch.cat(now).double().view(len(now), -1)
+    two = torch.cat([values.to(one.device) for values in other]).double().view(len(now), -1)
+    changed = (one.float().bfloat16() != two.float().bfloat16()).sum(-1, dtype=torch.float64)
+    return torch.stack([(one - two).square_().sum(-1), two.square().sum(-1), changed]).cpu()

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a next-token distribution is like."""
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -21,58 +24,70 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 # Elements of a float32 block, of which `moments` holds three at a time: what stays in a CPU's cache (1.5 MiB; with a
-# third less time than 48 MiB), and what keeps a GPU busy.
-_BLOCK_CPU, _BLOCK_GPU = 1 << 17, 32 << 20
+# third less time than 48 MiB), and what keeps an accelerator busy.
+_BLOCK_CPU, _BLOCK_OTHER = 1 << 17, 32 << 20
+_LOWEST = torch.finfo(torch.float32).min
 
 
-def peaks(logits: Tensor, rows: Tensor) -> Tensor:
-    """The largest logit of each row.
+def moments(logits: Tensor, rows: Tensor, temperature: Tensor) -> Tensor:
+    """What entropy and top-1 mass of ``softmax(logits / temperature)`` are made of, in bounded memory: none on a GPU
+    with Triton, else three float32 blocks.
 
     Args:
-        logits: ``[n, vocabulary]``, or a shard of the vocabulary: then the maximum over shards is the row's.
+        logits: ``[n, vocabulary]``, any floating dtype; or a shard of the vocabulary, see `rebased`.
         rows: ``[m]`` int64, which of the ``n``.
-
-    Returns:
-        ``[m]`` float32.
-    """
-    blocks = [logits[block].amax(-1).float() for block in _blocks(logits, rows)]
-    return torch.cat(blocks) if blocks else logits.new_empty(0, dtype=torch.float32)
-
-
-def moments(logits: Tensor, rows: Tensor, temperature: Tensor, peaks: Tensor | None = None) -> Tensor:
-    """What entropy and top-1 mass of ``softmax(logits / temperature)`` are made of, in bounded memory.
-
-    Args:
-        logits, rows: as of `peaks`; of shards of a vocabulary the results add up.
         temperature: ``[m]`` float32, above 0.
-        peaks: ``[m]`` float32, over the whole vocabulary; None if ``logits`` is the whole of it.
 
     Returns:
-        ``[2, m]`` float32: the sum of ``exp(d)`` and of ``exp(d) * d``, with ``d = (logits - peak) / temperature``. NaN
-        where the logits hold NaN or plus infinity.
+        ``[3, m]`` float32: the peak, which is the largest logit of the row, the sum of ``exp(d)`` and that of
+        ``exp(d) * d``, with ``d = (logits - peak) / temperature``. The sums are NaN where the logits hold NaN or plus
+        infinity.
     """
-    found = logits.new_empty((2, len(rows)), dtype=torch.float32)
+    if logits.is_cuda and _has_triton():
+        from . import moments_triton
+
+        return moments_triton.moments(logits, rows, temperature)
+    found = logits.new_empty((3, len(rows)), dtype=torch.float32)
     start = 0
-    for block in _blocks(logits, rows):
+    elements = _BLOCK_CPU if logits.device.type == "cpu" else _BLOCK_OTHER
+    for block in rows.split(max(1, elements // max(1, logits.shape[-1]))):
         part = slice(start, start := start + len(block))
         d = logits[block].float()
-        top = d.amax(-1) if peaks is None else peaks[part]
+        # A shard may have none but impossible tokens.
+        peak = d.amax(-1).clamp(min=_LOWEST)
         # As a limit 0 * -inf is 0, and exp(-1e4) is 0 in float32.
-        d.sub_(top[:, None]).div_(temperature[part, None]).clamp_(min=-1e4)
+        d.sub_(peak[:, None]).div_(temperature[part, None]).clamp_(min=-1e4)
         p = d.exp()
-        found[0, part] = p.sum(-1)
-        found[1, part] = p.mul_(d).sum(-1)
+        found[0, part] = peak
+        found[1, part] = p.sum(-1)
+        found[2, part] = p.mul_(d).sum(-1)
     return found
 
 
-def entropy_and_top1(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """From `moments` over the whole vocabulary: entropies in nats, at least 0, and probabilities of the likeliest
-    token, each ``[m]`` float32. With ``Z = sum exp(d)``: ``H = log Z - (sum exp(d) d) / Z``, where no term is negative,
-    and ``max p = exp(0) / Z``."""
-    total, weighted = moments
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def rebased(moments: Tensor, peak: Tensor, temperature: Tensor) -> Tensor:
+    """Sums of a shard of the vocabulary relative to the peak over all shards; then those of the shards add up.
+
+    Args:
+        moments: ``[3, m]`` of `moments`.
+        peak: ``[m]`` float32, the largest of the shards'.
+        temperature: ``[m]`` float32, that of `moments`.
+
+    Returns:
+        ``[2, m]`` float32.
+    """
+    own, total, weighted = moments
+    d = ((own - peak) / temperature).clamp(min=-1e4)
+    return torch.stack([total, weighted + d * total]) * d.exp()
+
+
+def entropy_and_top1(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """From the two sums of `moments` over the whole vocabulary, ``[2, m]``: entropies in nats, at least 0, and
+    probabilities of the likeliest token, each ``[m]`` float32. With ``Z = sum exp(d)``:
+    ``H = log Z - (sum exp(d) d) / Z``, where no term is negative, and ``max p = exp(0) / Z``."""
+    total, weighted = sums
     return total.log() - weighted / total, 1 / total
-
-
-def _blocks(logits: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-    elements = _BLOCK_CPU if logits.device.type == "cpu" else _BLOCK_GPU
-    return rows.split(max(1, elements // max(1, logits.shape[-1]))) if len(rows) else ()

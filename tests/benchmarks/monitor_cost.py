@@ -4,10 +4,15 @@
 
 verl's own FSDP2 engine trains a random Qwen2, on a CPU, or with ``cuda`` on all GPUs of this machine: there in bf16,
 with a model and a batch that fill one. A step is what the actor does in RL: log-probabilities of the batch, the update,
-and the stream of weights to a rollout that takes no time. No rollouts, so shares of a real step are smaller. Each step
-is done three times in turn, as it is, with the core monitors and with all of them at their default cadence (a probe set
-of 16 sequences every 10 steps), in one process: ratios of total wall and CPU time of the slowest rank, with the
-standard error of the mean over steps of what is added, and the peak in each kind of anonymous memory, or of the GPU's.
+and the stream of weights to a rollout that takes no time. Each step is done in turn, in one process: as it is, with
+each of the monitors of every step alone, with all of them (core), and with a look at a probe set of 16 sequences, of
+which a run has one in 10 steps; the full set is the core and a tenth of that look. On one H200 a step of all six takes
+half a minute: 5 steps, and 2 before them that do not count, are done in under 5 minutes.
+
+What is printed: milliseconds that each adds to a step, their share of the step and that of CPU time (of the slowest
+rank; with the standard error of the mean over steps), and the peak of this process's memory or of the GPU's. A step of
+RL has rollouts too, and shares of it are smaller: so how long a step must be for a share of 2 %, for the full set of
+5 %. What monitors keep between steps, 30 bytes a sampled weight, is in all peaks.
 
 On a GPU flash-attn must be installed, of which verl takes the fused cross-entropy: without it verl goes through bf16
 logits token by token in Python, and a step takes minutes.
@@ -27,7 +32,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from worker_load import save
 
-KINDS = ("none", "core", "all")
+CORE = ("tokens", "gradients", "weights")
+KINDS = ("none", *CORE, "core", "look")
+EVERY = 10
+"""Steps between two looks at the probe set, by default."""
 _WRAPPED = ("optimizer_step", "prepare_model_outputs", "get_per_tensor_param")
 
 
@@ -56,25 +64,25 @@ LOADS = {
 
 def hubs_of(engine: Any, path: Path, examples: list, device: str) -> dict[str, tuple[dict[str, Any], Any]]:
     """By kind: attributes of the engine's instance, and the hub that reads what they see."""
-    from rejuv_plugin.config import MonitorsConfig
+    from rejuv_plugin.config.monitors import MonitorProbeConfig, MonitorsConfig
     from rejuv_plugin.integrations.verl.monitors import gradients, tokens
     from rejuv_plugin.integrations.verl.monitors.hub import Hub
     from rejuv_plugin.integrations.verl.monitors.probe_pass import probe_monitors
     from rejuv_plugin.integrations.verl.monitors.stream import StreamedWeights
 
+    settings = MonitorsConfig(probe_set=MonitorProbeConfig(every=1))
+    makers = {
+        ("tokens",): lambda: [tokens.attach(engine)],
+        ("gradients",): lambda: [gradients.attach(engine)],
+        ("weights",): lambda: [StreamedWeights(engine, settings.sample, path)],
+        settings.on_probe_set: lambda: probe_monitors(engine, examples, settings),
+    }
+    names = {kind: [(kind,)] for kind in CORE} | {"core": [(name,) for name in CORE], "look": [settings.on_probe_set]}
     plain = {name: getattr(engine, name) for name in _WRAPPED}
     found: dict[str, tuple[dict[str, Any], Any]] = {"none": (plain, None)}
     for kind in KINDS[1:]:
         vars(engine).update(plain)
-        makers = {
-            ("probe", "neurons", "ranks", "attention"): lambda: probe_monitors(engine, examples, MonitorsConfig())
-        }
-        core = {
-            ("tokens",): lambda: [tokens.attach(engine)],
-            ("gradients",): lambda: [gradients.attach(engine)],
-            ("weights",): lambda: [StreamedWeights(engine, MonitorsConfig().sample, path)],
-        }
-        hub = Hub(core if kind == "core" else makers | core, device)
+        hub = Hub({key: makers[key] for key in names[kind]}, device)
         found[kind] = {name: getattr(engine, name) for name in _WRAPPED}, hub
     return found
 
@@ -174,17 +182,29 @@ def main(device: str, hidden: int = 0, vocabulary: int = 0, steps: int = 20, wor
     plain = costs["none"]
     print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, {len(found)} ranks, {load}, {steps} steps")
     print(f"a step as it is: {statistics.mean(plain['seconds']):.3f} s, peak {max(plain['peak']):.0f} MiB")
-    for kind in KINDS[1:]:
-        wall, cpu = (_added(costs[kind][key], plain[key]) for key in ("seconds", "cpu"))
-        peak = max(costs[kind]["peak"]) / max(plain["peak"]) - 1
-        print(f"{kind:5} monitors: wall {wall}, CPU {cpu}, peak {peak:+.2%}")
+    more = {
+        kind: {key: [a - b for a, b in zip(costs[kind][key], plain[key], strict=True)] for key in ("seconds", "cpu")}
+        for kind in KINDS[1:]
+    }
+    more["full set"] = {
+        key: [core + look / EVERY for core, look in zip(more["core"][key], more["look"][key], strict=True)]
+        for key in ("seconds", "cpu")
+    }
+    for kind, added in more.items():
+        of = kind if kind in costs else "look"
+        peak = max(costs[of]["peak"]) / max(plain["peak"]) - 1
+        milliseconds, aim = 1000 * statistics.mean(added["seconds"]), 5 if kind == "full set" else 2
+        wall, cpu = (_share(added[key], plain[key]) for key in ("seconds", "cpu"))
+        print(
+            f"{kind:9}: {milliseconds:+8.1f} ms, wall {wall}, CPU {cpu}, peak {peak:+.2%}; "
+            f"{aim} % of a step of {max(0.0, milliseconds) / aim / 10:.2f} s"
+        )
 
 
-def _added(with_it: list[float], without: list[float]) -> str:
-    """What is added over what was there, and its standard error."""
-    more = [one - other for one, other in zip(with_it, without, strict=True)]
-    error = statistics.stdev(more) / len(more) ** 0.5 / statistics.mean(without)
-    return f"{sum(more) / sum(without):+.2%} (± {error:.2%})"
+def _share(more: list[float], of: list[float]) -> str:
+    """Of a step, and its standard error."""
+    mean = statistics.mean(of)
+    return f"{statistics.mean(more) / mean:+.2%} (± {statistics.stdev(more) / len(more) ** 0.5 / mean:.2%})"
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def learn_while_one_rank_fails(path: Path, topology: Topology) -> tuple[dict, st
         raise MemoryError("on one rank")
 
     if dist.get_rank() == 1:
-        tokens.peaks = fail
+        tokens.moments = fail
     engine = engines.build(path, topology)
     monitor = tokens.attach(engine)
     weights, _ = rollouts.five_steps(engine, False, engines.exported)

@@ -35,6 +35,7 @@ OWNERS = {
     "transfer_queue": {"integrations"},
     "typer": {"cli"},
     "mergekit": {"ops"},
+    "triton": {"ops"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

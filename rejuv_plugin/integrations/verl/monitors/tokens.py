@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from ....errors import InputError
 from ....monitors.monitor import Sums
 from ....monitors.tokens import TokensMonitor
-from ....ops.distribution import entropy_and_top1, moments, peaks
+from ....ops.distribution import entropy_and_top1, moments, rebased
 from .engine import is_megatron
 from .guarded import Guard
 
@@ -96,7 +96,7 @@ class _OfFSDP(_OfEngine):
             rows, temperature = (rows, temperature) if owned else (rows[:0], temperature[:0])
         logits = logits.detach().flatten(0, -2)
         temperature = temperature.float().clamp(min=_COLDEST)
-        self.add(*entropy_and_top1(moments(logits, rows, temperature)))
+        self.add(*entropy_and_top1(moments(logits, rows, temperature)[1:]))
 
 
 class _OfMegatron(_OfEngine):
@@ -141,15 +141,15 @@ class _OfMegatron(_OfEngine):
 
         group = parallel_state.get_tensor_model_parallel_group()
         shape, flat = logits.shape[:2], logits.detach().flatten(0, 1)
-        rows = torch.arange(len(flat), device=flat.device)
-        top, sums = (torch.full((*more, len(flat)), torch.nan, device=flat.device) for more in ((), (2,)))
+        rows, temperature = torch.arange(len(flat), device=flat.device), temperature.flatten().float()
+        temperature = temperature.clamp(min=_COLDEST)
         with torch.no_grad():
-            if (own := self._guard(peaks)(flat, rows)) is not None:
-                top = own
-            dist.all_reduce(top, dist.ReduceOp.MAX, group)
-            own = self._guard(moments)(flat, rows, temperature.flatten().float().clamp(min=_COLDEST), top)
-            if own is not None:
-                sums = own
+            own = self._guard(moments)(flat, rows, temperature)
+            if own is None:
+                own = torch.full((3, len(flat)), torch.nan, device=flat.device)
+            peak = own[0].clone()
+            dist.all_reduce(peak, dist.ReduceOp.MAX, group)
+            sums = rebased(own, peak, temperature)
             dist.all_reduce(sums, dist.ReduceOp.SUM, group)
             entropy, top1 = entropy_and_top1(sums)
         return {_ENTROPY: entropy.view(shape), _TOP1: top1.view(shape)}
@@ -157,18 +157,23 @@ class _OfMegatron(_OfEngine):
 
 def response_rows(data: Any) -> Tensor:
     """``[tokens]`` int64: rows of the packed sequences whose distribution a token of the response mask was drawn from,
-    aligned as verl's ``ppo_loss`` does.
+    aligned as verl's ``ppo_loss`` does, whose ``no_padding_2_padding`` waits for the device several times a sequence.
 
     Args:
         data: a micro-batch, with ``input_ids`` (nested), ``prompts``, ``responses`` and ``response_mask``.
     """
-    from verl.workers.utils.padding import no_padding_2_padding
-
-    ids, mask = data["input_ids"].values(), data["response_mask"]
-    rows = no_padding_2_padding(torch.arange(len(ids), device=ids.device), data)
+    responses, mask = data["responses"], data["response_mask"]
+    if responses.is_nested:
+        lengths = responses.offsets().diff()
+    else:
+        lengths = data["attention_mask"][:, data["prompts"].shape[1] :].sum(1)
+    # A response is the end of its sequence, and was drawn from the rows one before its own.
+    first = data["input_ids"].offsets()[1:] - lengths - 1
     if mask.is_nested:
-        mask = torch.nested.to_padded_tensor(mask, 0, output_size=rows.shape)
-    return rows[mask.bool()]
+        begins, values = mask.offsets()[:-1], mask.values()
+        shift = (first - begins).repeat_interleave(mask.offsets().diff(), output_size=len(values))
+        return (shift + torch.arange(len(values), device=values.device))[values.bool()]
+    return (first[:, None] + torch.arange(mask.shape[1], device=mask.device))[mask.bool()]
 
 
 def _is_rollout(data: Any) -> bool:
