@@ -50,7 +50,7 @@ stage "5/5 RL, two steps each: $*"
 export SFT=$OUT/ladder/epochs_8 BASE=$OUT/base TRAIN=$OUT/train.parquet VAL=$OUT/val.parquet
 export STEPS=2 TRAIN_BATCH=8 MINI_BATCH=4 GROUP=4 LR=1e-3 MAX_PROMPT=32 MAX_RESPONSE=24 VAL_N=2 TEST_FREQ=2 SAVE_FREQ=2
 for script in "$@"; do
-  name=${script#run_}
-  OUT=$OUT/${name%.sh} python "$ROOT/recipes/quickstart/watch.py" --arm "${name%.sh}" --steps 2 --dir "$OUT/${name%.sh}" --lines -- \
+  name=$(basename "${script#run_}" .sh)
+  OUT=$OUT/$name python "$ROOT/recipes/quickstart/watch.py" --arm "${name##*_}" --steps 2 --dir "$OUT/$name" --lines -- \
     bash "$HERE/$script"
 done
