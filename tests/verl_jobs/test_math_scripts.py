@@ -77,7 +77,7 @@ def job(out: Path, name: str) -> Job:
 
 def test_two_depths_of_one_ladder(out: Path) -> None:
     log = (out / "ladder.log").read_text()
-    steps = [(int(step), float(loss)) for step, loss in re.findall(r"step:(\d+) - train/loss:([\d.e+-]+)", log)]
+    steps = [(int(step), float(loss)) for step, loss in re.findall(r"step:(\d+) - .*?train/loss:([\d.e+-]+)", log)]
     # 32 rows, 16 at a time: 2 epochs are steps 1 to 4, and the second depth goes on at step 5.
     assert [step for step, _ in steps] == list(range(1, 17))
     losses = [loss for _, loss in steps]
