@@ -42,8 +42,8 @@ BASE=$OUT/base TRAIN=$OUT/sft.parquet OUT=$OUT/ladder RUNGS="2 8" BATCH=16 LR=1e
 
 stage "4/5 diagnosis"
 if [ ! -e "$OUT/diagnosis" ]; then
-  rejuv diagnose --base "$OUT/base" --sft "$OUT/ladder/epochs_2" --sft "$OUT/ladder/epochs_8" \
-    --calibration "$OUT/sft.parquet" --output "$OUT/diagnosis"
+  # From there: its table has the names as they are given, and cuts long ones.
+  (cd "$OUT" && rejuv diagnose --base base --sft ladder/epochs_2 --sft ladder/epochs_8 --calibration sft.parquet --output diagnosis)
 fi
 
 stage "5/5 RL, two steps each: $*"
