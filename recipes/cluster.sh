@@ -2,7 +2,7 @@
 # says it makes two arrays of verl overrides, MACHINE and REJUVENATION, and exports what verl's processes read.
 
 PLATFORM=${PLATFORM:-cuda}
-ROLLOUT=${ROLLOUT:-vllm}
+ROLLOUT=${ROLLOUT:-$([ "$PLATFORM" = cpu ] && echo transformers_cpu || echo vllm)}
 NNODES=${NNODES:-1}
 NGPUS=${NGPUS:-8}
 GEN_TP=${GEN_TP:-1}
@@ -27,7 +27,12 @@ fi
 if [ "$PLATFORM" = cpu ]; then
   # One process on a laptop, to see a script run: a tiny model's sizes are the caller's to set.
   NNODES=1 NGPUS=1
-  MACHINE=(+laptop=default)
+  MACHINE=(+laptop=default actor_rollout_ref.rollout.name="$ROLLOUT")
+  if [ "$ROLLOUT" = vllm ]; then
+    # Its CPU build: memory for a tiny model's cache, in GiB, and no cores of its own.
+    MACHINE+=(actor_rollout_ref.rollout.max_num_seqs=16)
+    export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-1} VLLM_CPU_OMP_THREADS_BIND=${VLLM_CPU_OMP_THREADS_BIND:-nobind}
+  fi
   export VERL_PLATFORM=cpu
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else

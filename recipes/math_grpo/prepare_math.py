@@ -5,16 +5,21 @@
 RL:  python prepare_math.py openai/gsm8k --config main --split train --output train.parquet
      python prepare_math.py my.jsonl --question problem --answer solution --output val.parquet --name my_suite
 SFT: python prepare_math.py my.jsonl --sft --response solution --output sft.parquet
+A suite of suites.py:
+     python prepare_math.py --suite math500 --output val.parquet
 
-Suites with other names of columns: --question and --answer. What counts as the answer, in this order: the last
-\\boxed{}, what follows GSM8K's "####", the whole text.
+Columns of other names: --question and --answer. What counts as the answer, in this order: the last \\boxed{}, what
+follows GSM8K's "####", the whole text; of a list, all, with commas between.
 """
 
 import argparse
+import random
+import re
 from pathlib import Path
 from typing import Any
 
 import datasets
+from suites import SUITES, Suite, lettered
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -26,7 +31,9 @@ def final_answer(text: str) -> str:
     box = last_boxed_only_string(text)
     if box is not None:
         return remove_boxed(box).strip()
-    return text.rpartition("####")[2].strip().replace(",", "") if "####" in text else text.strip()
+    if "####" in text:
+        return text.rpartition("####")[2].strip().replace(",", "")
+    return re.sub(r"(?<!\\)\$", "", text).strip()
 
 
 def load(source: str, config: str | None, split: str) -> datasets.Dataset:
@@ -49,7 +56,16 @@ def load(source: str, config: str | None, split: str) -> datasets.Dataset:
 def column(row: dict[str, Any], name: str, option: str) -> str:
     if row.get(name) is None:
         raise ValueError(f"--{option}: expected one of {', '.join(sorted(row))}, got {name}. Fix: --{option} COLUMN.")
-    return str(row[name])
+    value = row[name]
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def asked_and_answered(row: dict[str, Any], suite: Suite, order: random.Random) -> tuple[str, str]:
+    """The question and the answer alone; with lettered options where the suite has some."""
+    question = "\n".join(filter(None, (row.get(suite.context), column(row, suite.question, "question"))))
+    if suite.choices:
+        return lettered(question, *suite.choices(row, order))
+    return question, final_answer(column(row, suite.answer, "answer"))
 
 
 def rl_row(question: str, answer: str, name: str, index: int, split: str) -> dict[str, Any]:
@@ -70,9 +86,10 @@ def sft_row(question: str, response: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="a data set's name on the hub, or a file")
+    parser.add_argument("source", nargs="?", help="a data set's name on the hub, or a file (default: the suite's)")
+    parser.add_argument("--suite", choices=SUITES, help="split, columns and form of a known suite")
     parser.add_argument("--config", help="the hub data set's configuration")
-    parser.add_argument("--split", default="train", help="the hub data set's split")
+    parser.add_argument("--split", help="the hub data set's split (default: the suite's, or train)")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--question", default="question", help="column")
     parser.add_argument("--answer", default="answer", help="column with the answer or a solution that ends in it")
@@ -82,17 +99,23 @@ def main() -> None:
     parser.add_argument("--instruction", default=INSTRUCTION, help="what every prompt ends with")
     parser.add_argument("--sft", action="store_true", help="rows to imitate instead of prompts")
     options = parser.parse_args()
-    rows = []
-    name = options.name or Path(options.source).stem
-    for index, row in enumerate(load(options.source, options.config, options.split)):
+    if (options.source or options.suite) is None:
+        parser.error("source or --suite: expected one of them, got none. Fix: --suite gsm8k.")
+    plain = Suite(options.source, "train", options.config, options.question, options.answer)
+    suite = SUITES.get(options.suite, plain)
+    split = options.split or suite.split
+    source = options.source or suite.hub
+    name = options.name or options.suite or Path(source).stem
+    rows, order = [], random.Random(0)
+    for index, row in enumerate(load(source, suite.config, split)):
         if options.limit is not None and index >= options.limit:
             break
-        question = f"{column(row, options.question, 'question')}\n{options.instruction}".rstrip()
         if options.sft:
-            rows.append(sft_row(question, column(row, options.response, "response")))
+            question, response = column(row, suite.question, "question"), column(row, options.response, "response")
+            rows.append(sft_row(f"{question}\n{options.instruction}".rstrip(), response))
         else:
-            answer = final_answer(column(row, options.answer, "answer"))
-            rows.append(rl_row(question, answer, name, index, options.split))
+            question, answer = asked_and_answered(row, suite, order)
+            rows.append(rl_row(f"{question}\n{options.instruction}".rstrip(), answer, name, index, split))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     datasets.Dataset.from_list(rows).to_parquet(str(options.output))
     print(f"{options.output}: {len(rows)} rows")

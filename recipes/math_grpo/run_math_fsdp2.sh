@@ -47,7 +47,8 @@ case $ALGORITHM in
     )
     ;;
   dapo)
-    # Prompts whose answers are all right or all wrong are replaced by others until a batch is full.
+    # Prompts whose answers are all right or all wrong are replaced by others until a batch is full. However long that
+    # takes: verl's trainer knows no upper limit.
     ALGORITHM_OVERRIDES=(
       algorithm.adv_estimator=grpo
       algorithm.filter_groups.enable=True
@@ -75,7 +76,8 @@ case $ALGORITHM in
       critic.model.path="$SFT"
       critic.strategy=fsdp2
       critic.optim.lr="$CRITIC_LR"
-      critic.ppo_max_token_len_per_gpu=$((4 * TOKENS))
+      # What verl's trainer reads for both passes of the critic, by a name that its YAML does not have.
+      +critic.ppo_infer_max_token_len_per_gpu=$((2 * TOKENS))
     )
     ;;
   *) echo "ALGORITHM: expected grpo, dapo or ppo, got $ALGORITHM. Fix: ALGORITHM=grpo." >&2; exit 2 ;;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The paper's SFT ladder with verl's own SFT trainer: one run with a constant learning rate and one order of the data, of
 # which a checkpoint is kept after 0.5, 1, 2, 4, 8, 16 and 32 epochs. Each rung goes on where the last one ended.
+# (verl, resumed at the end of an epoch, goes on with the order of the next but one: every row is still seen once an epoch.)
 #   BASE=/models/my-base TRAIN=sft.parquet OUT=ladder bash recipes/math_grpo/run_sft_ladder_fsdp2.sh
 # Makes $OUT/epochs_<N>, a Hugging Face directory each. Anything after the script's name goes to verl, last.
 set -xeuo pipefail

@@ -41,6 +41,17 @@ def test_the_cpu_platform_can_be_loaded_alone() -> None:
     assert result.stdout.split() == ["cpu", "False"], result.stderr
 
 
+def test_ranks_of_torchrun_meet_on_the_cpu() -> None:
+    """As verl's SFT trainer starts."""
+    code = (
+        "import torch; from verl.utils.distributed import initialize_global_process_group as start;"
+        "print(start(), torch.distributed.get_world_size())"
+    )
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    result = run(code, VERL_PLATFORM="cpu", **rank)
+    assert result.stdout.strip().endswith("(0, 0, 1) 1"), result.stderr
+
+
 def test_a_failing_entry_point_is_loud() -> None:
     """verl itself only logs at DEBUG level."""
     broken = "import sys; sys.modules['rejuv_plugin.integrations.verl.cpu.platform'] = None; import verl"

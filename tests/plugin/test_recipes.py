@@ -60,6 +60,8 @@ MATH: dict[str, dict[str, Any]] = {
     "run_evolm_4b_grpo.sh": {
         "algorithm.adv_estimator": "grpo",
         "trainer.nnodes": 1,
+        "data.train_batch_size": 512,
+        "data.max_response_length": 1024,
         "actor_rollout_ref.actor.kl_loss_coef": 0.001,
         "reward.reward_manager.name": "naive",
     },
@@ -76,6 +78,7 @@ MATH: dict[str, dict[str, Any]] = {
         "algorithm.adv_estimator": "gae",
         "critic.model.path": "/sft",
         "critic.strategy": "fsdp2",
+        "critic.ppo_infer_max_token_len_per_gpu": 8192,
         "actor_rollout_ref.rollout.n": 1,
     },
 }

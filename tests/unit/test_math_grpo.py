@@ -74,6 +74,54 @@ def test_prompts_and_demonstrations_from_a_file(tmp_path: Path, monkeypatch: pyt
     assert (asked["role"], answered["role"], answered["content"]) == ("user", "assistant", GSM8K["answer"])
 
 
+SUITE_ROWS: dict[str, tuple[dict, str, str]] = {
+    "gsm8k": (GSM8K, "Two and 1,000?", "1002"),
+    "math500": ({"problem": "Half?", "solution": r"\boxed{1}", "answer": r"\frac12", "level": 1}, "Half?", r"\frac12"),
+    "aime24": ({"problem": "How many?", "solution": r"\boxed{033}"}, "How many?", "033"),
+    "olympiadbench": (
+        {"context": "Let $x>0$.", "question": "Solve.", "final_answer": ["$1$", "2"]},
+        "Let $x>0$.\nSolve.",
+        "1, 2",
+    ),
+    "arc_challenge": (
+        {"question": "Which?", "choices": {"text": ["ice", "fire"], "label": ["1", "2"]}, "answerKey": "2"},
+        "Which?\nA. ice\nB. fire",
+        "B",
+    ),
+    "mmlu_pro": (
+        {"question": "Which?", "options": ["a", "b", "c"], "answer_index": 2},
+        "Which?\nA. a\nB. b\nC. c",
+        "C",
+    ),
+}
+
+
+@pytest.mark.parametrize("suite", SUITE_ROWS)
+def test_suites(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, question, answer = SUITE_ROWS[suite]
+    file, output = tmp_path / "rows.jsonl", tmp_path / "val.parquet"
+    file.write_text(json.dumps(row))
+    prepare(monkeypatch, str(file), "--suite", suite, "--output", str(output), "--instruction", "Go.")
+    table = pd.read_parquet(output)
+    assert table["data_source"][0] == suite
+    assert table["prompt"][0][0]["content"] == f"{question}\nGo."
+    assert table["reward_model"][0]["ground_truth"] == answer
+    assert compute_score(suite, rf"So \boxed{{{answer}}}.", answer)["acc"] == 1.0
+    assert compute_score(suite, r"So \boxed{A}.", answer)["acc"] == 0.0
+
+
+def test_the_right_option_of_gpqa_is_at_any_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"Question": "Which?", "Correct Answer": "right", **{f"Incorrect Answer {n}": f"w{n}" for n in (1, 2, 3)}}
+    file, output = tmp_path / "rows.jsonl", tmp_path / "val.parquet"
+    file.write_text("".join(json.dumps(row) + "\n" for _ in range(32)))
+    prepare(monkeypatch, str(file), "--suite", "gpqa_diamond", "--output", str(output))
+    table = pd.read_parquet(output)
+    letters = [truth["ground_truth"] for truth in table["reward_model"]]
+    assert set(letters) == set("ABCD")
+    for (message,), letter in zip(table["prompt"], letters, strict=True):
+        assert f"\n{letter}. right\n" in message["content"]
+
+
 def test_files_and_columns_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rows.txt").write_text("one")
     with pytest.raises(ValueError) as raised:

@@ -3,6 +3,7 @@
 """The places where verl 0.9 and torch 2.13 take for granted that the device is not the CPU."""
 
 import functools
+import os
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,13 @@ def process_group_without_duplicate_backend(distributed: ModuleType) -> None:
     def initialize(timeout_second: float | None = None, backend: str | None = None) -> Any:
         return original(timeout_second=timeout_second, backend=backend or "cpu:gloo")
 
+    def initialize_under_torchrun(timeout_second: float = 36000) -> tuple[int, ...]:
+        initialize(timeout_second)
+        return tuple(int(os.environ[name]) for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"))
+
     distributed.initialize_global_process_group_ray = initialize
+    # verl's SFT trainer.
+    distributed.initialize_global_process_group = initialize_under_torchrun
 
 
 def register_fsdp_engines(transformer_impl: ModuleType) -> None:
