@@ -51,10 +51,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The transcripts of all tasks."""
+    """The transcripts of the training tasks."""
     path = tmp_path_factory.mktemp("gold")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        run(replay_gold, monkeypatch, "--out", path, "--split", "base")
+        run(replay_gold, monkeypatch, "--out", path)
     return path
 
 
@@ -70,7 +70,7 @@ def test_both_readers_learn_the_agents_words_alone(
     out = tmp_path / "conversations.parquet"
     run(transcripts_to_sft, monkeypatch, gold, "--model", model, "--out", out)
     rows = pd.read_parquet(out)
-    assert list(rows["task"]) == domain().splits["train"], "all gold is worth 1, the test tasks stay out"
+    assert list(rows["task"]) == domain().splits["train"], "all gold is worth 1"
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     ours = read_examples(read_checkpoint(str(model), "sft"), str(out), 100_000, "reset.calibration")
@@ -79,7 +79,7 @@ def test_both_readers_learn_the_agents_words_alone(
     for number in range(0, 74, 9):
         messages = list(rows["messages"][number])
         roles = [message["role"] for message in messages]
-        assert roles == ["system", "user", *["assistant", "tool"] * (len(messages) // 2 - 1), "assistant"][: len(roles)]
+        assert roles == ["system", "user", *["assistant", "tool"] * (len(messages) // 2 - 1), "assistant"]
         said = "".join(f"{m['content']}<|im_end|>" for m in messages if m["role"] == "assistant")
         example, row = ours[number], theirs[number]
         assert tokenizer.decode([example.ids[t] for t in example.targets]) == said
@@ -98,9 +98,9 @@ def test_both_readers_learn_the_agents_words_alone(
 
 def test_what_is_kept(gold: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run's transcripts: worth a reward, of the split, once, in an order of their own."""
-    first = json.loads((gold / "gold_0.json").read_text())
-    assert first["messages"][-1] == {"role": "user", "content": STOP_WORDS[0]}
     train, test = (domain().splits[split][0] for split in ("train", "test"))
+    first = json.loads((gold / f"gold_{train}.json").read_text())
+    assert first["messages"][-1] == {"role": "user", "content": STOP_WORDS[0]}
     ours = tmp_path / "transcripts"
     ours.mkdir()
     kept = [(train, 1.0), (train, 1.0), (train, 0.0), (test, 1.0)]
@@ -109,7 +109,7 @@ def test_what_is_kept(gold: Path, model: Path, tmp_path: Path, monkeypatch: pyte
         (ours / f"{number}.json").write_text(json.dumps(one))
     run(transcripts_to_sft, monkeypatch, ours, "--model", model, "--out", tmp_path / "out" / "rows.jsonl")
     (row,) = map(json.loads, (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
-    assert (row["task"], row["messages"][-1]["content"]) == (train, "Done.")
+    assert (row["task"], row["messages"][1:]) == (train, first["messages"][1:-1])
     with pytest.raises(SystemExit):
         run(transcripts_to_sft, monkeypatch, ours, "--model", model, "--out", tmp_path / "r.jsonl", "--score", "2")
     with pytest.raises(SystemExit):
