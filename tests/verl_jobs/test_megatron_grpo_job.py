@@ -12,8 +12,7 @@ from verl_jobs.job import RECIPES, Script, on_megatron, plasticity
 pytestmark = pytest.mark.recipe_scripts
 
 
-@pytest.mark.parametrize("mode", ["worker", "disk"])
-def test_two_steps(tmp_path: Path, mode: str) -> None:
+def test_two_steps(tmp_path: Path) -> None:
     base, sft = (models.save(tmp_path / name, "qwen3_moe", seed=seed) for seed, name in enumerate(("base", "sft")))
     data = tmp_path / "data"
     tiny.save_data(data)
@@ -21,7 +20,7 @@ def test_two_steps(tmp_path: Path, mode: str) -> None:
     job = Script(tmp_path / "run", sft, data, steps=2, script=script)
     job.env = on_megatron() | {
         "SFT": str(sft), "BASE": str(base), "TRAIN": str(data / "train.parquet"), "VAL": str(data / "val.parquet"),
-        "OUT": str(job.directory), "MODE": mode, "TP": "1", "PP": "1", "EP": "1", "OFFLOAD": "False", "STEPS": "2",
+        "OUT": str(job.directory), "TP": "1", "PP": "1", "EP": "1", "OFFLOAD": "False", "STEPS": "2",
         "TRAIN_BATCH": "4", "MINI_BATCH": "4", "GROUP": "4", "MAX_PROMPT": "48", "MAX_RESPONSE": "8", "LR": "1e-3",
     }  # fmt: skip
     job.overrides = [
