@@ -46,7 +46,7 @@ printf '#!/bin/sh\nPYTHONPATH="%s" exec "%s" "%s" "$@"\n' \
   "$VENV/beside/openrlhf-$(sed -n 's/openrlhf==//p' "$HERE/REQUIRED_OPENRLHF.txt")" "$VENV/bin/python" \
   "$ROOT/tests/openrlhf_arguments.py" > "$OUT/python"
 chmod +x "$OUT/python"
-SFT=$OUT/sft BASE=$OUT/base TRAIN=train.jsonl REWARD=reward.py OUT=$OUT/rl PYTHON=$OUT/python \
+SFT=$OUT/sft BASE=$OUT/base TRAIN=train.jsonl REWARD=reward.py PYTHON=$OUT/python OUT=$OUT/rl \
   bash "$HERE/run_grpo.sh" "$@" > "$OUT/arguments.json"
 rejuv verify "$OUT/rl/rejuvenated-alpha${ALPHA:-0.5}"
 python - "$OUT/arguments.json" << 'END'

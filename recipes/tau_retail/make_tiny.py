@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""An agent of 250 000 parameters and a base for it, to see the recipe run on a CPU: python make_tiny.py --out DIR
+"""An agent of 220 000 parameters and a base for it, to see the recipe run on a CPU: python make_tiny.py --out DIR
 
 DIR/agent says one tool call whatever it hears, DIR/base is the same with a little noise. DIR/agent also plays the
 customer (serve_tiny.py), who then talks nonsense: nothing is learned here.
