@@ -53,6 +53,6 @@ SIMULATOR_URL=$(grep -o "http://.*/v1$" "$OUT/customer.log")
 export SIMULATOR_URL SIMULATOR_MODEL=tiny SFT=$OUT/agent BASE=$OUT/base DATA=$OUT/data TRANSCRIPTS=$OUT/transcripts
 export RESET_SET=$OUT/neurons.json STEPS=2 TRAIN_BATCH=2 MINI_BATCH=2 GROUP=2 TURNS=3 MAX_PROMPT=2560 MAX_RESPONSE=768
 export LR=1e-4 ULYSSES=1 OFFLOAD=False TP=1 CP=1 TEST_FREQ=-1 SAVE_FREQ=-1
-OUT=$OUT/rl python "$ROOT/recipes/quickstart/watch.py" --arm "${SCRIPT%.sh}" --steps 2 --dir "$OUT/rl" --lines -- \
+OUT=$OUT/rl python "$ROOT/recipes/quickstart/watch.py" --arm tau2 --steps 2 --dir "$OUT/rl" --lines -- \
   bash "$HERE/$SCRIPT" trainer.val_before_train=False "$@"
 echo "$(find "$TRANSCRIPTS" -name '*.json' | wc -l) conversations in $TRANSCRIPTS"
