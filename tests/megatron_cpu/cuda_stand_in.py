@@ -20,6 +20,14 @@ from torch.overrides import TorchFunctionMode
 
 from rejuv_plugin.integrations.verl.cpu.platform import PlatformCPU, PlatformRegistry
 
+# What a CPU has no kernels for, of megatron-core's `TransformerConfig`; fused for speed only.
+UNFUSED = {
+    "use_cpu_initialization": True,
+    "gradient_accumulation_fusion": False,
+    "apply_rope_fusion": False,
+    "moe_permute_fusion": False,
+}
+
 assert not torch.cuda.is_available(), "the stand-in would hide this machine's GPU"
 
 
@@ -34,7 +42,9 @@ class CudaOnCpu(PlatformCPU):
     vendor_name = "nvidia"
 
 
-class _CudaIsCpu(TorchFunctionMode):
+class CudaIsCpu(TorchFunctionMode):
+    """Of the thread that enters it."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func in (torch.Tensor.cuda, torch.Tensor.pin_memory):
@@ -103,5 +113,5 @@ def _megatron_random_state() -> None:
 
 _answer_for_cuda()
 _scatter_what_is_contiguous()
-_CudaIsCpu().__enter__()
+CudaIsCpu().__enter__()
 _megatron_random_state()

@@ -21,13 +21,6 @@ from verl.workers.utils.losses import sft_loss
 
 LOSS = partial(sft_loss, None)
 
-# What a CPU has no kernels for; fused for speed only.
-_UNFUSED = {
-    "use_cpu_initialization": True,
-    "gradient_accumulation_fusion": False,
-    "apply_rope_fusion": False,
-}
-
 
 def build(
     path: Path,
@@ -55,7 +48,6 @@ def build(
     """
     model = HFModelConfig(path=str(path))
     model.model_type = model_type
-    unfused = _UNFUSED | ({"moe_permute_fusion": False} if "Moe" in model.architectures[0] else {})
     engine = McoreEngineConfig(
         tensor_model_parallel_size=topology.tp,
         pipeline_model_parallel_size=topology.pp,
@@ -64,7 +56,7 @@ def build(
         expert_tensor_parallel_size=topology.etp,
         vanilla_mbridge=topology.vanilla,
         use_remove_padding=topology.packed,
-        override_transformer_config=unfused | (transformer or {}),
+        override_transformer_config=cuda_stand_in.UNFUSED | (transformer or {}),
         forward_only=forward_only,
         param_offload=offload,
         optimizer_offload=offload,

@@ -130,3 +130,31 @@ def test_roles_that_need_http_or_prompt_log_probs_are_refused(refused):
     assert len(names) == 2
     with pytest.raises(InputError, match="vllm or sglang"):
         TransformersReplica(0, config, {}, 1, **refused)
+
+
+def test_experts_come_by_a_checkpoints_names(tmp_path):
+    """As Megatron's bridges send them: one tensor for each expert, where the model has one for all."""
+    from safetensors.torch import load_file
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    from rejuv_plugin.integrations.verl.cpu.rollout.weights import ModelWeights, build_model
+
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "head_dim": 4}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 6}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3MoeConfig(**sizes, **experts, **heads)
+    theirs = Qwen3MoeForCausalLM(config)
+    theirs.save_pretrained(tmp_path)
+    sent = load_file(tmp_path / "model.safetensors")
+    assert "model.layers.1.mlp.experts.3.gate_proj.weight" in sent
+    ours = ModelWeights(build_model(config, torch.float32, None), loaded=False)
+    ours.begin()
+    ours.load(sent)
+    ours.finish()
+    ours.require_ready()
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.model.state_dict()[name], tensor), name
+    ours.begin()
+    ours.load({name: tensor for name, tensor in sent.items() if "layers.1.mlp.experts.3.up_proj" not in name})
+    with pytest.raises(InputError, match=r"without model.layers.1.mlp.experts.gate_up_proj"):
+        ours.finish()

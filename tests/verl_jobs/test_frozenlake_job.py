@@ -10,9 +10,8 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-from verl_jobs.job import Job, plasticity
+from verl_jobs.job import RECIPES, VLLM, Script, plasticity
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 RECIPE = RECIPES / "agentic_frozenlake"
 
 # Seconds of training: enough to answer with moves, so that episodes have several turns.
@@ -22,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from lake_settings import LakeSettings
 from make_lake import make_all
-small = dict(lakes=300, train_prompts=16, eval_in=4, eval_out=4, sft_games=4, hidden_size=32, layers=2)
+small = dict(lakes=300, train_prompts=16, eval_in=4, eval_out=4, sft_games=4, layers=2, hidden_size=int(sys.argv[2]))
 make_all(replace(LakeSettings(), **small, base_steps=80, base_batch=8, base_lr=1e-2), 0, Path(sys.argv[1]))
 """
 
@@ -44,12 +43,7 @@ class Recording(FrozenLakeLoop):
 """
 
 
-class Script(Job):
-    """The recipe's script instead of the tests' command."""
-
-    def command(self) -> list[str]:
-        return ["bash", str(RECIPE / "run_frozenlake_fsdp2.sh"), *self.overrides]
-
+class Lakes(Script):
     @property
     def metrics_path(self) -> Path:
         return self.directory / "rejuvenated" / "metrics.jsonl"
@@ -64,28 +58,30 @@ def played_again(lake: str, moves: list[str]) -> float:
     return total
 
 
-def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
+def two_steps(tmp_path: Path, hidden: int, *overrides: str, **variables: str) -> None:
     from transformers import AutoTokenizer
 
     folders = (RECIPE, RECIPES / "quickstart", RECIPES / "reset_study", tmp_path, os.environ.get("PYTHONPATH", ""))
     path = os.pathsep.join(map(str, folders))
     models = tmp_path / "models"
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", MAKE, str(models)], env=env, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", MAKE, str(models), str(hidden)], env=env, check=True, timeout=300)
     (tmp_path / "recording.py").write_text(RECORDING)
     loop = (RECIPE / "agent.yaml").read_text().replace("frozenlake_loop.FrozenLakeLoop", "recording.Recording")
     (tmp_path / "agent.yaml").write_text(loop)
-    job = Script(tmp_path / "run", models / "sft64", models / "data", steps=2)
+    script = RECIPE / "run_frozenlake_fsdp2.sh"
+    job = Lakes(tmp_path / "run", models / "sft64", models / "data", steps=2, script=script)
     job.env = {
-        "PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
+        "PYTHONPATH": path, "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
         "ALPHA": "0.9", "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1", "RECORD": str(tmp_path / "record.jsonl"),
+        **variables,
     }  # fmt: skip
     job.overrides = [
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={tmp_path}/agent.yaml",
         f"rejuvenation.cache_dir={tmp_path}/cache",
         "algorithm.rollout_correction.rollout_is=token",
         'trainer.logger=["console","file"]',
+        *overrides,
     ]
     job.run()
 
@@ -124,3 +120,15 @@ def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
         # verl's own mask, and the monitors': an environment's token in either would move the mean.
         assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
         assert job.log_prob_gap(step) < 1e-3
+
+
+def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
+    two_steps(tmp_path, 32)
+
+
+@pytest.mark.recipe_scripts
+@pytest.mark.vllm
+def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
+    overrides = ("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16")
+    # Four heads of 32: the smallest that vLLM's CPU kernels take.
+    two_steps(tmp_path, 128, *overrides, **VLLM)

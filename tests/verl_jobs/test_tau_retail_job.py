@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tau2 recipe's own script under verl: a tiny model is the agent, and, served, the customer."""
+"""The tau2 recipe's own scripts under verl: a tiny model is the agent, and, served, the customer."""
 
 import json
 import os
@@ -10,40 +10,38 @@ from pathlib import Path
 
 import pytest
 import tau2
-from verl_jobs.job import Job, plasticity
+from verl_jobs.job import VLLM, Script, on_megatron, plasticity
+
+# Against the rollout's log-probabilities, which are float32's; Megatron's are bfloat16's.
+FLOAT32, BFLOAT16 = 1e-3, 0.1
 
 
-class Script(Job):
-    """The recipe's script instead of the tests' command."""
-
-    def command(self) -> list[str]:
-        return ["bash", str(tau2.RECIPE / "run_qwen3_8b_fsdp2.sh"), *self.overrides]
-
-
-def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
+def two_steps(tmp_path: Path, script: str, gap: float, *overrides: str, **variables: str) -> None:
     paths = tau2.on_path()
-    agent = tau2.save_agent(tmp_path / "agent")
-    base = tau2.save_base(tmp_path / "base", agent)
+    from make_tiny import save_agent, save_base
+    from serve_tiny import speaking
+
+    agent = save_agent(tmp_path / "agent")
+    base = save_base(tmp_path / "base", agent)
     path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": path}
     make = [sys.executable, str(tau2.RECIPE / "make_tau2.py"), "--out", str(tmp_path / "data")]
     subprocess.run(make, env=env, check=True, timeout=300)
     asked: list[dict] = []
-    answer = tau2.served(agent)
+    answer = speaking(agent)
 
-    def customer(body: dict) -> str:
+    def customer(body: dict) -> str | int:
         asked.append(body)
         return answer(body)
 
-    job = Script(tmp_path / "run", agent, tmp_path / "data", steps=2)
+    job = Script(tmp_path / "run", agent, tmp_path / "data", steps=2, script=tau2.RECIPE / script)
     with tau2.endpoint(customer) as url:
         job.env = {
-            "PYTHONPATH": path, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PLATFORM": "cpu",
-            "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"), "OUT": str(job.directory),
-            "SIMULATOR_URL": url, "SIMULATOR_MODEL": "tiny", "SIMULATOR_SEED": "5", "SIMULATOR_TEMPERATURE": "0.7",
-            "TRANSCRIPTS": str(tmp_path / "transcripts"), "TURNS": "3", "STEPS": "2", "TRAIN_BATCH": "2",
-            "MINI_BATCH": "2", "GROUP": "2", "MAX_PROMPT": "2560", "MAX_RESPONSE": "768", "ULYSSES": "1",
-            "OFFLOAD": "False", "TEST_FREQ": "-1", "SAVE_FREQ": "-1", "LR": "1e-4", "ALPHA": "0.9",
+            "PYTHONPATH": path, "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"),
+            "OUT": str(job.directory), "SIMULATOR_URL": url, "SIMULATOR_MODEL": "tiny", "SIMULATOR_SEED": "5",
+            "SIMULATOR_TEMPERATURE": "0.7", "TRANSCRIPTS": str(tmp_path / "transcripts"), "TURNS": "3", "STEPS": "2",
+            "TRAIN_BATCH": "2", "MINI_BATCH": "2", "GROUP": "2", "MAX_PROMPT": "2560", "MAX_RESPONSE": "768",
+            "OFFLOAD": "False", "TEST_FREQ": "-1", "SAVE_FREQ": "-1", "LR": "1e-4", "ALPHA": "0.9", **variables,
         }  # fmt: skip
         job.overrides = [
             f"rejuvenation.cache_dir={tmp_path}/cache",
@@ -51,6 +49,7 @@ def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
             "trainer.val_before_train=False",
             "algorithm.rollout_correction.rollout_is=token",
             'trainer.logger=["console","file"]',
+            *overrides,
         ]
         job.run()
 
@@ -67,5 +66,22 @@ def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
         assert sorted(tasks) == sorted(c["task"] for c in kept if c["task"] in tasks), "what verl trains on"
         assert sorted(row["score"] for row in rows) == sorted(c["outcome"]["score"] for c in kept if c["task"] in tasks)
         # Tokens of the customer or the shop in the policy's mask would move these.
-        assert job.log_prob_gap(step) < 1e-3
+        assert job.log_prob_gap(step) < gap
         assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
+
+
+def test_two_steps_with_a_served_model_on_both_sides(tmp_path: Path) -> None:
+    two_steps(tmp_path, "run_qwen3_8b_fsdp2.sh", FLOAT32, ULYSSES="1")
+
+
+@pytest.mark.recipe_scripts
+def test_two_steps_of_the_megatron_script(tmp_path: Path) -> None:
+    variables = on_megatron(*tau2.on_path()) | {"TP": "1", "CP": "1"}
+    two_steps(tmp_path, "run_qwen3_8b_megatron.sh", BFLOAT16, **variables)
+
+
+@pytest.mark.recipe_scripts
+@pytest.mark.vllm
+def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
+    overrides = ("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16")
+    two_steps(tmp_path, "run_qwen3_8b_fsdp2.sh", FLOAT32, *overrides, ULYSSES="1", **VLLM)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rollout's model and the updates of its weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -70,6 +70,11 @@ class ModelWeights:
         self._aliases: dict[int, set[str]] = {}
         for name, tensor in self._by_name.items():
             self._aliases.setdefault(id(tensor), set()).add(name)
+        # FSDP sends what the model has; Megatron's bridges send what the checkpoint has.
+        experts = {name: dict(_experts(name, tensor)) for name, tensor in self._by_name.items()}
+        self._parts = {name: parts.keys() for name, parts in experts.items() if parts}
+        for parts in experts.values():
+            self._by_name |= parts
 
     def require_ready(self) -> None:
         """Raise if the model's weights are not those of one complete update."""
@@ -116,7 +121,9 @@ class ModelWeights:
         if self._peft_config is not None:
             self._load_adapter(self._peft_config)
         else:
-            missing = [sorted(names)[0] for names in self._aliases.values() if not names & self._received]
+            in_parts = {name for name, parts in self._parts.items() if parts <= self._received}
+            received = self._received | in_parts
+            missing = [sorted(names)[0] for names in self._aliases.values() if not names & received]
             _require_none(missing, "every tensor of the rollout's model", "without")
             self._base_loaded = True
         self._updating = False
@@ -141,6 +148,17 @@ _SAME_MODEL = "use the same model.path and model.override_config for actor and r
 def _base_name(name: str) -> str:
     """The model's own name of a tensor; verl's base sync for LoRA marks the wrapped layers with ``.base_layer``."""
     return name.replace("_fsdp_wrapped_module.", "").replace(".base_layer.", ".")
+
+
+def _experts(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parts of a tensor in which transformers keeps all experts of a layer, as views, by a checkpoint's names."""
+    stem, _, kind = name.rpartition(".experts.")
+    if kind not in ("gate_up_proj", "down_proj"):
+        return
+    for expert, rows in enumerate(tensor.detach()):
+        names = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
+        for part, view in zip(names, rows.chunk(len(names)), strict=True):
+            yield f"{stem}.experts.{expert}.{part}.weight", view
 
 
 def _require_none(names: Iterable[str], expected: str, verb: str) -> None:

@@ -1,0 +1,39 @@
+# Copyright 2026 The rejuv-plugin authors
+# SPDX-License-Identifier: Apache-2.0
+"""The Megatron recipe's own script under verl: a tiny mixture of experts, rejuvenated in the worker."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+from megatron_cpu import models
+from verl_jobs.job import RECIPES, Script, on_megatron, plasticity
+
+pytestmark = pytest.mark.recipe_scripts
+
+
+def test_two_steps(tmp_path: Path) -> None:
+    base, sft = (models.save(tmp_path / name, "qwen3_moe", seed=seed) for seed, name in enumerate(("base", "sft")))
+    data = tmp_path / "data"
+    tiny.save_data(data)
+    script = RECIPES / "megatron_grpo" / "run_qwen3_30b_a3b_megatron.sh"
+    job = Script(tmp_path / "run", sft, data, steps=2, script=script)
+    job.env = on_megatron() | {
+        "SFT": str(sft), "BASE": str(base), "TRAIN": str(data / "train.parquet"), "VAL": str(data / "val.parquet"),
+        "OUT": str(job.directory), "TP": "1", "PP": "1", "EP": "1", "OFFLOAD": "False", "STEPS": "2",
+        "TRAIN_BATCH": "4", "MINI_BATCH": "4", "GROUP": "4", "MAX_PROMPT": "48", "MAX_RESPONSE": "8", "LR": "1e-3",
+    }  # fmt: skip
+    job.overrides = [
+        f"reward.custom_reward_function.path={data}/reward.py",
+        "actor_rollout_ref.rollout.max_model_len=128",
+        "algorithm.rollout_correction.rollout_is=token",
+        "trainer.save_freq=-1",
+        'trainer.logger=["console","file"]',
+    ]
+    job.run()
+    assert job.metrics[0]["training/rejuvenation/alpha"] == 0.5
+    for step in (1, 2):
+        assert job.metrics[step]["actor/grad_norm"] > 0
+        assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
+        # The actor computes in bfloat16, the rollout with the same weights in float32.
+        assert job.log_prob_gap(step) < 0.1
