@@ -56,8 +56,8 @@ def command(function: Callable[..., None], name: str) -> click.Command:
         name,
         callback=function,
         params=[_parameter(p, d) for p, d in described.items()],
-        # Click folds no paragraph that begins with this mark.
         short_help=" ".join(paragraphs[0].split()),
+        # Click folds no paragraph that begins with this mark.
         help="\n\n".join(f"\b\n{text}" if text.startswith(" ") else text for text in paragraphs),
         context_settings={"max_content_width": WIDTH},
     )
@@ -78,7 +78,7 @@ def _parameter(parameter: inspect.Parameter, described: Option | Argument) -> cl
         multiple=is_list,
         is_flag=kind is bool,
         help=described.help,
-        show_default=default.get("default") not in (None, False, ""),
+        show_default=kind is not bool and default.get("default") not in (None, ""),
         **default,
     )
 
