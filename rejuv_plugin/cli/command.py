@@ -3,7 +3,7 @@
 """A function with annotated parameters as a command of click: types, defaults and help are written once.
 
 Why not typer, which does that: importing it, and pydantic, which checks the values, and making sense of the 35 options
-of ``rejuv apply`` takes 0.2 s of CPU time (measured), as long as the fusion of 400 million parameters; this, a tenth.
+of ``rejuv apply`` takes 0.25 s of CPU time, in which the kernel fuses 500 million parameters; this takes 0.07 s.
 """
 
 import inspect
