@@ -4,12 +4,11 @@
 
 import logging
 import math
+from array import array
 from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..ops.drift import Drift
 from .adapter_values import sft_values
@@ -17,14 +16,14 @@ from .headers import BITS, TORCH_DTYPES
 from .plan import Fuse, Plan
 from .whole import Whole
 
-# torch is imported where it is used: most models need it for odd elements at most, and its import takes longer than the
-# fusion of a gigabyte.
+# torch and numpy are imported where they are used: most models need them for odd elements at most. torch's import takes
+# longer than the fusion of a gigabyte, numpy's 0.1 s.
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
-_KERNEL_DTYPES = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32}
 # 192 KiB in float64, so that the temporaries of torch's arithmetic stay in the processor's cache: four times as fast as
 # 32 MiB, on one core. Below 32768, torch's grain, it sums on one thread, so the drift has the same bits anywhere.
 _CHUNK_ELEMENTS = 24 << 10
@@ -50,16 +49,20 @@ class Combine:
         self._omega = plan.reset.omega if plan.reset and operation.reset else None
         self._member = _member(operation) if self._omega is not None else None
         self._kernel = None
-        dtypes = {operation.sft.dtype, operation.base.dtype}
+        self._dtypes = operation.base.dtype, operation.sft.dtype
         self._sft_values = sft_values(plan.adapter, operation) if plan.adapter else None
         self._altered = _altered(plan, operation)
-        if plan.adapter is None and self._altered is None and dtypes <= set(_KERNEL_DTYPES):
-            self._kernel = kernel()
-            self._views = _KERNEL_DTYPES[operation.base.dtype], _KERNEL_DTYPES[operation.sft.dtype]
+        if (
+            plan.adapter is None
+            and self._altered is None
+            and (found := kernel())
+            and found.DTYPES.issuperset(self._dtypes)
+        ):
+            self._kernel = found
         shape = operation.sft.shape
         self._row = max(1, math.prod(shape[1:]))
         self._by_row = operation.reset is None or operation.reset.dim == 0
-        self._alphas: np.ndarray | None = None
+        self._alphas: array[float] | np.ndarray | None = None
         if self._kernel and (self._member is not None or self._alpha in (0.0, 1.0)):
             self._alphas = self._each_alpha()
 
@@ -94,12 +97,11 @@ class Combine:
         self, first: int, count: int, base: memoryview, sft: memoryview, output: memoryview
     ) -> tuple[Drift, Drift]:
         if self._kernel:
-            base_dtype, dtype = self._views
-            arrays = np.frombuffer(base, base_dtype), np.frombuffer(sft, dtype), np.frombuffer(output, dtype)
+            buffers = base, sft, output, self._dtypes
             if self._alphas is None:
-                sums = self._kernel.fuse_into(*arrays, self._alpha)
+                sums = self._kernel.fuse_into(*buffers, self._alpha)
             else:
-                sums = self._kernel.fuse_parts_into(*arrays, first, self._row, self._alphas, self._by_row)
+                sums = self._kernel.fuse_parts_into(*buffers, first, self._row, self._alphas, self._by_row)
             moved, fused, norm = sums
             # Written so that NaN is unusual, too.
             if moved < self._kernel.UNUSUAL and fused < self._kernel.UNUSUAL and norm < self._kernel.UNUSUAL:
@@ -137,17 +139,21 @@ class Combine:
             fused += drift(mixed, ours)
         return moved, fused
 
-    def _index(self, first: int, last: int) -> np.ndarray:
+    def _index(self, first: int, last: int) -> "np.ndarray":
         """``[last - first]``: the row or column of each element."""
+        import numpy as np
+
         flat = np.arange(first, last)
         return flat // self._row if self._by_row else flat % self._row
 
-    def _each_alpha(self) -> np.ndarray:
+    def _each_alpha(self) -> "array[float] | np.ndarray":
         """The alpha of each row, or of each column; all rows', if the tensor is not reset."""
         shape = self._operation.sft.shape
         if self._member is None or self._omega is None:
             self._row = max(1, math.prod(shape))
-            return np.array([self._alpha])
+            return array("d", [self._alpha])
+        import numpy as np
+
         from ..ops.reset import reset_alpha
 
         return np.where(self._member, reset_alpha(self._alpha, self._omega), self._alpha)
@@ -162,8 +168,10 @@ def _altered(plan: Plan, operation: Fuse) -> "Callable[[int, Tensor, Tensor, flo
     return partial(operation.perturbed, name) if operation.perturbed else None
 
 
-def _member(operation: Fuse) -> np.ndarray:
+def _member(operation: Fuse) -> "np.ndarray":
     """Which rows or columns are reset: ``[rows or columns]`` bool."""
+    import numpy as np
+
     part = operation.reset
     assert part is not None
     member = np.zeros(operation.sft.shape[part.dim], dtype=bool)

@@ -6,28 +6,40 @@ Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 1 anythin
 """
 
 import sys
-from typing import Annotated
+from importlib import import_module
 
-import typer
+import click
 
 from .. import __version__
 from ..errors import InputError
-from .alphas import alphas
-from .apply import apply
-from .diagnose import diagnose
-from .neurons import calibrate, reset_set
-from .report import report
-from .tune import tune
-from .verify import verify
+from .command import WIDTH, command
 
-# Plain tracebacks: a failure that is not the user's should be easy to paste into an issue.
-app = typer.Typer(
+# Each command by its module, which is imported when it is asked for: none waits for what another one needs.
+_COMMANDS = {
+    **{name: name for name in ("apply", "alphas", "diagnose", "verify")},
+    **{"calibrate": "neurons", "reset-set": "neurons"},
+    **{name: name for name in ("report", "tune", "status")},
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module = import_module(f".{_COMMANDS[name]}", __package__)
+        return command(getattr(module, name.replace("-", "_")), name)
+
+
+app = _Commands(
+    "rejuv",
     help="Rejuvenate over-trained SFT checkpoints before RL (arXiv 2606.09932).",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    context_settings={"max_content_width": WIDTH},
 )
+click.version_option(__version__, message="%(prog)s %(version)s")(app)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,41 +49,3 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
         print(f"rejuv: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"rejuv {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-app.command()(apply)
-app.command()(alphas)
-app.command()(diagnose)
-app.command()(verify)
-app.command()(calibrate)
-app.command("reset-set")(reset_set)
-app.command()(report)
-app.command()(tune)
-
-
-@app.command()
-def status() -> None:
-    """Say whether verl, in this environment, loads the plugin; run it where your workers run.
-
-    Exit code 0 when it does, 1 when it does not.
-    """
-    from ..integrations.verl.status import report as look
-
-    lines, loaded = look()
-    print("\n".join(lines))
-    raise typer.Exit(0 if loaded else 1)

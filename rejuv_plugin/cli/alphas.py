@@ -7,25 +7,20 @@ import math
 import sys
 from typing import Annotated
 
-import typer
-
 from ..config import FusionConfig
 from ..errors import InputError
+from .command import Option
 
 
 def alphas(
-    base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
-    alpha: Annotated[float, typer.Option(help="The alpha of what moved furthest.")],
-    above: Annotated[
-        float, typer.Option(help="Quantile of the relative drift, 0 to 1: 0.9 takes the top tenth.")
-    ] = 0.9,
-    of: Annotated[str, typer.Option(help="What is compared: tensor, or layer: decoder layers alone.")] = "tensor",
-    only_tensors: Annotated[str, typer.Option(help="Tensors to compare: shell patterns.")] = FusionConfig.only_tensors,
-    exclude_tensors: Annotated[
-        str, typer.Option(help="Tensors to leave out, as --only-tensors.")
-    ] = FusionConfig.exclude_tensors,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every drift, too, as JSON.")] = False,
+    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
+    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
+    alpha: Annotated[float, Option("The alpha of what moved furthest.")],
+    above: Annotated[float, Option("Quantile of the relative drift, 0 to 1: 0.9 takes the top tenth.")] = 0.9,
+    of: Annotated[str, Option("What is compared: tensor, or layer: decoder layers alone.")] = "tensor",
+    only_tensors: Annotated[str, Option("Tensors to compare: shell patterns.")] = FusionConfig.only_tensors,
+    exclude_tensors: Annotated[str, Option("Tensors to leave out, as --only-tensors.")] = FusionConfig.exclude_tensors,
+    as_json: Annotated[bool, Option("Print every drift, too, as JSON.", "--json")] = False,
 ) -> None:
     """Print a value for --alpha-of, or rejuvenation.fusion.alpha_of, by how far SFT moved each tensor from the base.
 

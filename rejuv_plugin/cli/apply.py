@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
 from ..report.apply import print_plan, summary
+from .command import Option
 from .options import as_options
 
 if TYPE_CHECKING:
@@ -20,87 +19,73 @@ if TYPE_CHECKING:
 
 
 def apply(
-    base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
-    output: Annotated[Path, typer.Option(help="Directory to write; must be new or empty.")],
+    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
+    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
+    output: Annotated[Path, Option("Directory to write; must be new or empty.")],
     alpha: Annotated[
         float,
-        typer.Option(help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
+        Option("Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
     ] = FusionConfig.alpha,
     alpha_of: Annotated[
-        str, typer.Option(help='Tensors with another alpha, "PATTERN:ALPHA ..."; the last that matches counts.')
+        str, Option('Tensors with another alpha, "PATTERN:ALPHA ..."; the last that matches counts.')
     ] = FusionConfig.alpha_of,
     towards: Annotated[
         str,
-        typer.Option(help="What matrices shrink towards: base; or zero, which leaves norms and biases as they are."),
+        Option("What matrices shrink towards: base; or zero, which leaves norms and biases as they are."),
     ] = FusionConfig.towards,
     noise: Annotated[
-        float, typer.Option(help="Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.")
+        float, Option("Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.")
     ] = FusionConfig.noise,
-    noise_seed: Annotated[int, typer.Option(help="Of --noise and --method dare.")] = FusionConfig.noise_seed,
+    noise_seed: Annotated[int, Option("Of --noise and --method dare.")] = FusionConfig.noise_seed,
     method: Annotated[
-        str, typer.Option(help="linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.")
+        str, Option("linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.")
     ] = FusionConfig.method,
-    density: Annotated[
-        float, typer.Option(help="Share of the changes that --method ties and dare keep.")
-    ] = FusionConfig.density,
-    only_tensors: Annotated[
-        str, typer.Option(help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
-    ] = "*",
-    exclude_tensors: Annotated[str, typer.Option(help="Tensors not to fuse, as --only-tensors.")] = "",
+    density: Annotated[float, Option("Share of the changes that --method ties and dare keep.")] = FusionConfig.density,
+    only_tensors: Annotated[str, Option("Tensors to fuse: shell patterns; others keep the SFT's bits.")] = "*",
+    exclude_tensors: Annotated[str, Option("Tensors not to fuse, as --only-tensors.")] = "",
     grown_vocabulary: Annotated[
-        str, typer.Option(help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
+        str, Option("Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
     ] = FusionConfig.grown_vocabulary,
     reset_ratio: Annotated[
-        float, typer.Option(help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
+        float, Option("Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
     ] = ResetConfig.ratio,
     calibration: Annotated[
-        str | None, typer.Option(help="Parquet or jsonl of prompt and response, or of messages; with --reset-ratio.")
+        str | None, Option("Parquet or jsonl of prompt and response, or of messages; with --reset-ratio.")
     ] = ResetConfig.calibration,
     omega: Annotated[
-        float, typer.Option(help="Weight of the base on reset neurons: 1 is the base, bit for bit.")
+        float, Option("Weight of the base on reset neurons: 1 is the base, bit for bit.")
     ] = ResetConfig.omega,
     positions: Annotated[
-        int, typer.Option(help="Response positions kept for each example, where SFT moved the entropy most.")
+        int, Option("Response positions kept for each example, where SFT moved the entropy most.")
     ] = ResetConfig.positions,
-    max_tokens: Annotated[
-        int, typer.Option(help="Longer calibration dialogues are cut here.")
-    ] = ResetConfig.max_tokens,
+    max_tokens: Annotated[int, Option("Longer calibration dialogues are cut here.")] = ResetConfig.max_tokens,
     gradient: Annotated[
-        str, typer.Option(help="Score rows by the gradient of the sum of an example's kept logits, or of each alone.")
+        str, Option("Score rows by the gradient of the sum of an example's kept logits, or of each alone.")
     ] = ResetConfig.gradient,
     rule: Annotated[
         str,
-        typer.Option(help="union of the top neurons at each position (the paper), or aggregate: of the mean score."),
+        Option("union of the top neurons at each position (the paper), or aggregate: of the mean score."),
     ] = ResetConfig.rule,
-    cap: Annotated[float, typer.Option(help="Largest share of a module that may be reset.")] = ResetConfig.cap,
-    select: Annotated[str, typer.Option(help="top; or a control of equal size: bottom, random.")] = ResetConfig.select,
-    ranking: Annotated[str, typer.Option(help="Rank scores by absolute or signed value.")] = ResetConfig.ranking,
-    include: Annotated[
-        str, typer.Option(help="Modules to reset in: shell patterns, separated by blanks.")
-    ] = ResetConfig.include,
-    exclude: Annotated[str, typer.Option(help="Modules to leave out.")] = ResetConfig.exclude,
-    seed: Annotated[int, typer.Option(help="Of --select random.")] = ResetConfig.seed,
+    cap: Annotated[float, Option("Largest share of a module that may be reset.")] = ResetConfig.cap,
+    select: Annotated[str, Option("top; or a control of equal size: bottom, random.")] = ResetConfig.select,
+    ranking: Annotated[str, Option("Rank scores by absolute or signed value.")] = ResetConfig.ranking,
+    include: Annotated[str, Option("Modules to reset in: shell patterns, separated by blanks.")] = ResetConfig.include,
+    exclude: Annotated[str, Option("Modules to leave out.")] = ResetConfig.exclude,
+    seed: Annotated[int, Option("Of --select random.")] = ResetConfig.seed,
     device: Annotated[
-        str, typer.Option(help="Where the models run while neurons are found: cpu, cuda, or auto: a GPU if there is.")
+        str, Option("Where the models run while neurons are found: cpu, cuda, or auto: a GPU if there is.")
     ] = ResetConfig.device,
     reset_set: Annotated[
-        str | None, typer.Option(help="Use the neurons of this file, in place of --reset-ratio and --calibration.")
+        str | None, Option("Use the neurons of this file, in place of --reset-ratio and --calibration.")
     ] = ResetConfig.set_path,
     save_reset_set: Annotated[
-        Path | None, typer.Option(help="Also write the reset neurons to this file, for --reset-set.")
+        Path | None, Option("Also write the reset neurons to this file, for --reset-set.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that fuse; 0: one for each core, at most 8.")] = 0,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Spread the files over the Ray cluster of this machine: a shared disk.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a killed run with the same inputs and settings was.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all inputs, print the plan, write nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan or the manifest as JSON on stdout.")] = False,
+    workers: Annotated[int, Option("Threads that fuse; 0: one for each core, at most 8.")] = 0,
+    ray: Annotated[bool, Option("Spread the files over the Ray cluster of this machine: a shared disk.")] = False,
+    resume: Annotated[bool, Option("Go on where a killed run with the same inputs and settings was.")] = False,
+    dry_run: Annotated[bool, Option("Check all inputs, print the plan, write nothing.")] = False,
+    as_json: Annotated[bool, Option("Print the plan or the manifest as JSON on stdout.", "--json")] = False,
 ) -> None:
     """Write a rejuvenated checkpoint: alpha * SFT + (1 - alpha) * base, exact in every bit.
 

@@ -6,50 +6,41 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ..config import DiagnosisConfig
 from ..config.diagnosis import SIGNALS
 from ..errors import InputError
+from .command import Option
 from .options import as_options
 
 
 def diagnose(
-    base: Annotated[str, typer.Option(help="Model that SFT started from: directory or hub name.")],
-    sft: Annotated[
-        list[str], typer.Option(help="SFT checkpoint; may be given several times, in the order of training.")
-    ],
+    base: Annotated[str, Option("Model that SFT started from: directory or hub name.")],
+    sft: Annotated[list[str], Option("SFT checkpoint; may be given several times, in the order of training.")],
     calibration: Annotated[
-        str, typer.Option(help="Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.")
+        str, Option("Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.")
     ],
-    output: Annotated[Path, typer.Option(help="Directory to write; must be new or empty.")],
+    output: Annotated[Path, Option("Directory to write; must be new or empty.")],
     prompts: Annotated[
-        list[str] | None, typer.Option(help="RL training data to answer, parquet or jsonl; may be given several times.")
+        list[str] | None, Option("RL training data to answer, parquet or jsonl; may be given several times.")
     ] = None,
     reward: Annotated[
-        str | None, typer.Option(help="FILE.py:FUNCTION, verl's compute_score; runs that file.")
+        str | None, Option("FILE.py:FUNCTION, verl's compute_score; runs that file.")
     ] = DiagnosisConfig.reward,
-    group: Annotated[int, typer.Option(help="Answers to each prompt, as rollout.n of RL.")] = DiagnosisConfig.group,
-    count: Annotated[int, typer.Option(help="Prompts to answer.")] = DiagnosisConfig.count,
-    max_response: Annotated[int, typer.Option(help="Tokens of an answer.")] = DiagnosisConfig.max_response,
-    temperature: Annotated[float, typer.Option(help="Of RL's rollouts.")] = DiagnosisConfig.temperature,
-    pass_score: Annotated[
-        float, typer.Option(help="An answer passes with a score above it.")
-    ] = DiagnosisConfig.pass_score,
+    group: Annotated[int, Option("Answers to each prompt, as rollout.n of RL.")] = DiagnosisConfig.group,
+    count: Annotated[int, Option("Prompts to answer.")] = DiagnosisConfig.count,
+    max_response: Annotated[int, Option("Tokens of an answer.")] = DiagnosisConfig.max_response,
+    temperature: Annotated[float, Option("Of RL's rollouts.")] = DiagnosisConfig.temperature,
+    pass_score: Annotated[float, Option("An answer passes with a score above it.")] = DiagnosisConfig.pass_score,
     examples: Annotated[
-        int, typer.Option(help="Calibration dialogues to look at, from the file's beginning.")
+        int, Option("Calibration dialogues to look at, from the file's beginning.")
     ] = DiagnosisConfig.examples,
-    max_tokens: Annotated[
-        int, typer.Option(help="Longer calibration dialogues are cut here.")
-    ] = DiagnosisConfig.max_tokens,
-    signals: Annotated[
-        str, typer.Option(help=f"What to measure, of {', '.join(SIGNALS)}; separated by commas.")
-    ] = ",".join(SIGNALS),
-    hessian: Annotated[
-        bool, typer.Option("--hessian", help="Also the Hessian's largest eigenvalue: some dozens of passes.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of prompts, sampling and intervals.")] = DiagnosisConfig.seed,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = DiagnosisConfig.device,
+    max_tokens: Annotated[int, Option("Longer calibration dialogues are cut here.")] = DiagnosisConfig.max_tokens,
+    signals: Annotated[str, Option(f"What to measure, of {', '.join(SIGNALS)}; separated by commas.")] = ",".join(
+        SIGNALS
+    ),
+    hessian: Annotated[bool, Option("Also the Hessian's largest eigenvalue: some dozens of passes.")] = False,
+    seed: Annotated[int, Option("Of prompts, sampling and intervals.")] = DiagnosisConfig.seed,
+    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = DiagnosisConfig.device,
 ) -> None:
     """Say before RL whether a checkpoint is over-trained, with the evidence: forward passes and samples, no training.
 

@@ -7,24 +7,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ..config import ResetConfig
 from ..errors import InputError
+from .command import Argument, Option
 
 if TYPE_CHECKING:
     from ..neurons.reset_set import ResetSet
 
 
 def calibrate(
-    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
-    prompts: Annotated[list[str], typer.Option(help="RL training data, parquet or jsonl; may be given several times.")],
-    output: Annotated[Path, typer.Option(help="The jsonl file to write; must not exist.")],
-    examples: Annotated[int, typer.Option(help="Number of prompts to answer.", min=1)] = ResetConfig.examples,
-    max_response: Annotated[int, typer.Option(help="Tokens; unfinished answers are left out.", min=1)] = 1024,
-    column: Annotated[str, typer.Option(help="Column of the prompts: strings or chat messages.")] = "prompt",
-    seed: Annotated[int, typer.Option(help="Of the choice of prompts and of the sampling.")] = ResetConfig.seed,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = ResetConfig.device,
+    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
+    prompts: Annotated[list[str], Option("RL training data, parquet or jsonl; may be given several times.")],
+    output: Annotated[Path, Option("The jsonl file to write; must not exist.")],
+    examples: Annotated[int, Option("Number of prompts to answer.", minimum=1)] = ResetConfig.examples,
+    max_response: Annotated[int, Option("Tokens; unfinished answers are left out.", minimum=1)] = 1024,
+    column: Annotated[str, Option("Column of the prompts: strings or chat messages.")] = "prompt",
+    seed: Annotated[int, Option("Of the choice of prompts and of the sampling.")] = ResetConfig.seed,
+    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = ResetConfig.device,
 ) -> None:
     """Make calibration data: the SFT checkpoint's own answers to prompts of the RL training set.
 
@@ -57,12 +56,12 @@ def calibrate(
 
 
 def reset_set(
-    file: Annotated[Path, typer.Argument(help="Reset set, from rejuv apply --save-reset-set or a verl job's cache.")],
-    other: Annotated[Path | None, typer.Argument(help="Another one, to compare with.")] = None,
+    file: Annotated[Path, Argument("Reset set, from rejuv apply --save-reset-set or a verl job's cache.")],
+    other: Annotated[Path | None, Argument("Another one, to compare with.")] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the shares as a heat map, layers by modules, into this PNG file.")
+        Path | None, Option("Also draw the shares as a heat map, layers by modules, into this PNG file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known as JSON.")] = False,
+    as_json: Annotated[bool, Option("Print everything that is known as JSON.", "--json")] = False,
 ) -> None:
     """Show which share of each module a reset set takes and what was measured, or how two sets differ."""
     from ..checkpoint import reset_file

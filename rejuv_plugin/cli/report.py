@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from .command import Argument, Option
 
 KEY = "DIR"
 
@@ -14,12 +14,12 @@ KEY = "DIR"
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar=f"{KEY}...",
-            help="Directories of runs (trainer.default_local_dir), or one that rejuv diagnose or rejuv tune wrote.",
+        Argument(
+            "Directories of runs (trainer.default_local_dir), or one that rejuv diagnose or rejuv tune wrote.",
+            f"{KEY}...",
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The .html file to write; an older report is replaced.")],
+    output: Annotated[Path, Option("The .html file to write; an older report is replaced.")],
 ) -> None:
     """Draw one run, or compare several: alarms, curves, layers over time, last values, what they mean.
 

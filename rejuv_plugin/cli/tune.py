@@ -6,52 +6,45 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ..config import FusionConfig, ResetConfig, TuningConfig
 from ..config.tuning import numbers
 from ..errors import InputError
+from .command import Option
 from .options import as_options
 
 _OURS = {"tuning.json", "trace.jsonl", "report.html"}
 
 
 def tune(
-    base: Annotated[str, typer.Option(help="Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, typer.Option(help="Over-trained SFT checkpoint: directory or hub name.")],
-    prompts: Annotated[list[str], typer.Option(help="RL training data, parquet or jsonl; may be given several times.")],
-    reward: Annotated[str, typer.Option(help="FILE.py:FUNCTION, verl's compute_score; runs that file.")],
-    output: Annotated[Path, typer.Option(help="Directory to write; new, empty, or that of an earlier search.")],
+    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
+    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
+    prompts: Annotated[list[str], Option("RL training data, parquet or jsonl; may be given several times.")],
+    reward: Annotated[str, Option("FILE.py:FUNCTION, verl's compute_score; runs that file.")],
+    output: Annotated[Path, Option("Directory to write; new, empty, or that of an earlier search.")],
     alphas: Annotated[
-        str, typer.Option(help="LOW:HIGH, searched; or single ones, 0.4,0.5,0.6. 0.5 is always tried.")
+        str, Option("LOW:HIGH, searched; or single ones, 0.4,0.5,0.6. 0.5 is always tried.")
     ] = TuningConfig.alphas,
-    step: Annotated[
-        float, typer.Option(help="Between the alphas of LOW:HIGH that are tried first.")
-    ] = TuningConfig.step,
-    resolution: Annotated[float, typer.Option(help="No steps smaller than this.")] = TuningConfig.resolution,
+    step: Annotated[float, Option("Between the alphas of LOW:HIGH that are tried first.")] = TuningConfig.step,
+    resolution: Annotated[float, Option("No steps smaller than this.")] = TuningConfig.resolution,
     rho: Annotated[
         str,
-        typer.Option(help="Shares of neurons to reset, each tried with every alpha: 0,0.01. Above 0: --calibration."),
+        Option("Shares of neurons to reset, each tried with every alpha: 0,0.01. Above 0: --calibration."),
     ] = "0",
     calibration: Annotated[
-        str | None, typer.Option(help="Parquet or jsonl of prompt and response, or of messages; to find neurons with.")
+        str | None, Option("Parquet or jsonl of prompt and response, or of messages; to find neurons with.")
     ] = None,
-    count: Annotated[int, typer.Option(help="Prompts for each alpha that stays in the race.")] = TuningConfig.count,
-    group: Annotated[int, typer.Option(help="Answers to each prompt, as rollout.n of RL.")] = 8,
-    max_response: Annotated[int, typer.Option(help="Tokens of an answer.")] = 1024,
-    temperature: Annotated[float, typer.Option(help="Of RL's rollouts.")] = 1.0,
-    best_of: Annotated[
-        int, typer.Option(help="The objective: what the best of so many answers earns.")
-    ] = TuningConfig.best_of,
-    pass_score: Annotated[
-        float, typer.Option(help="An answer passes with a score above it.")
-    ] = TuningConfig.pass_score,
-    column: Annotated[str, typer.Option(help="Column of the prompts: strings or chat messages.")] = "prompt",
-    seed: Annotated[int, typer.Option(help="Of prompts, sampling and intervals.")] = TuningConfig.seed,
+    count: Annotated[int, Option("Prompts for each alpha that stays in the race.")] = TuningConfig.count,
+    group: Annotated[int, Option("Answers to each prompt, as rollout.n of RL.")] = 8,
+    max_response: Annotated[int, Option("Tokens of an answer.")] = 1024,
+    temperature: Annotated[float, Option("Of RL's rollouts.")] = 1.0,
+    best_of: Annotated[int, Option("The objective: what the best of so many answers earns.")] = TuningConfig.best_of,
+    pass_score: Annotated[float, Option("An answer passes with a score above it.")] = TuningConfig.pass_score,
+    column: Annotated[str, Option("Column of the prompts: strings or chat messages.")] = "prompt",
+    seed: Annotated[int, Option("Of prompts, sampling and intervals.")] = TuningConfig.seed,
     sampler: Annotated[
-        str, typer.Option(help="transformers, or vllm: faster on a GPU, without common random numbers.")
+        str, Option("transformers, or vllm: faster on a GPU, without common random numbers.")
     ] = TuningConfig.sampler,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = TuningConfig.device,
+    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = TuningConfig.device,
 ) -> None:
     """Choose alpha by measurement, without any RL: fuse in memory, sample answers to RL prompts, score them.
 

@@ -3,15 +3,16 @@
 """``rejuv verify``: is a checkpoint what its manifest says?"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from .command import Argument, Option
 
 
 def verify(
-    directory: Annotated[Path, typer.Argument(help="A rejuvenated checkpoint.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print what is wrong as JSON on stdout.")] = False,
+    directory: Annotated[Path, Argument("A rejuvenated checkpoint.")],
+    as_json: Annotated[bool, Option("Print what is wrong as JSON on stdout.", "--json")] = False,
 ) -> None:
     """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json: a line for each file that differs.
 
@@ -23,4 +24,4 @@ def verify(
         problems = checkpoint.verify(directory, "DIRECTORY", progress)
     lines = [f"{file}: {problem}" for file, problem in problems.items()] or [f"{directory}: as it was written"]
     print(json.dumps(problems, indent=2) if as_json else "\n".join(lines))
-    raise typer.Exit(2 if problems else 0)
+    sys.exit(2 if problems else 0)

@@ -33,7 +33,7 @@ OWNERS = {
     "hydra": {"integrations"},
     "omegaconf": {"integrations"},
     "transfer_queue": {"integrations"},
-    "typer": {"cli"},
+    "click": {"cli"},
     "mergekit": {"ops"},
     "triton": {"ops"},
 }

@@ -150,6 +150,27 @@ def test_help_teaches_without_importing_torch(pair: Path) -> None:
         assert part in shown.stdout
 
 
+def test_fusion_waits_for_no_library_that_it_does_without(pair: Path) -> None:
+    """Their imports would take a quarter of the time that the fusion of a small model takes."""
+    script = "import sys; from rejuv_plugin.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", script, "apply", "--base", "base", "--sft", "sft", "--output", "out"]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stderr.split())
+    assert "rejuv_plugin.ops.kernel" in imported
+    assert not imported & {"torch", "numpy", "transformers", "pydantic", "typer", "rich"}
+
+
+def test_lists_and_arguments(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert rejuv("report", "gone", "gone too", "--output", "report.html") == 2
+    assert "gone" in capsys.readouterr().err
+    for wrong in (["reset-set"], ["reset-set", "a", "b", "c"], ["calibrate", "--examples", "0"], ["aply"]):
+        assert rejuv(*wrong) == 2
+        assert capsys.readouterr().err.startswith("Usage: rejuv ")
+
+
 def test_version(capsys: pytest.CaptureFixture) -> None:
     assert rejuv("--version") == 0
     assert capsys.readouterr().out == f"rejuv {rejuv_plugin.__version__}\n"

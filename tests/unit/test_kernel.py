@@ -36,6 +36,11 @@ def view(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(VIEWS[tensor.dtype][0]).numpy()
 
 
+def names(*tensors: torch.Tensor) -> tuple[str, ...]:
+    """Their dtypes, as safetensors calls them."""
+    return tuple({torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[x.dtype] for x in tensors)
+
+
 def bits(tensor: torch.Tensor) -> np.ndarray:
     return tensor.view(torch.int32 if tensor.element_size() == 4 else torch.int16).numpy()
 
@@ -43,7 +48,7 @@ def bits(tensor: torch.Tensor) -> np.ndarray:
 def assert_same(base: torch.Tensor, sft: torch.Tensor, alpha: float) -> bool:
     """Whether the kernel calls its result good; then it has to be fuse's, bit for bit, and the sums right."""
     out = torch.empty_like(sft)
-    sums = kernel.fuse_into(view(base), view(sft), view(out), alpha)
+    sums = kernel.fuse_into(view(base), view(sft), view(out), names(base, sft), alpha)
     if not all(total < kernel.UNUSUAL for total in sums):
         return False
     expected = fuse(base, sft, alpha, sft.dtype)
@@ -119,7 +124,7 @@ def test_doubtful_elements_are_rare_and_real(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(kernel_quick, "_TINY", 0.0)
     careless = kernel_quick.fuse("careless", False).compile()
     out = torch.empty_like(sft)
-    kernel._call(careless, view(near), view(sft), view(out), 0.45)
+    kernel._call(careless, view(near), view(sft), view(out), len(out), 0.45)
     wrong = np.count_nonzero(bits(out) != bits(fuse(near, sft, 0.45, torch.bfloat16)))
     assert 0 < wrong < 0.1 * len(near)
 
@@ -168,7 +173,7 @@ def test_rows_and_columns(first: int, count: int, by_row: bool) -> None:
     per_element = np.repeat(each, 33) if by_row else np.tile(each, 70)
     part = slice(first, first + count)
     out = torch.empty(count, dtype=torch.bfloat16)
-    kernel.fuse_parts_into(view(base[part]), view(sft[part]), view(out), first, 33, each, by_row)
+    kernel.fuse_parts_into(view(base[part]), view(sft[part]), view(out), ("BF16", "BF16"), first, 33, each, by_row)
     expected = torch.cat([fuse(base[i : i + 1], sft[i : i + 1], per_element[i], out.dtype) for i in range(70 * 33)])
     assert np.array_equal(bits(out), bits(expected[part]))
 
