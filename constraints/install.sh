@@ -18,7 +18,7 @@ install_pinned() {
   fi
   echo "== installing into $venv (about 90 s; $extras$more)"
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-  # Of the 30,000 modules here a few thousand are ever imported: Python compiles those when they are.
+  # pip would compile 30,000 modules one after the other; see below.
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile)
   # torch first and alone: nothing that is installed later may then choose another build of it.
   "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
@@ -49,5 +49,8 @@ install_pinned() {
     mapfile -t pins < <(grep -E '^(inspect-evals|toml)==' "$root/constraints/cpu.txt")
     "${pip[@]}" --no-deps --upgrade --target "$venv/tau" "${pins[@]}"
   fi
+  # On all cores, and not left to the first import: with PYTHONDONTWRITEBYTECODE every process would compile them again.
+  # Some packages ship files that are not Python of this version: pip passes them over too.
+  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/beside "$venv"/tau || true
   echo "$stamp" > "$venv/.installed"
 }

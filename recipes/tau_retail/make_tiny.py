@@ -51,7 +51,7 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def save_agent(path: Path, steps: int = 240) -> Path:
+def save_agent(path: Path, steps: int = 480) -> Path:
     """Train the agent to say `CALL` after anything, mostly after short prompts: seconds."""
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
@@ -74,6 +74,7 @@ def save_agent(path: Path, steps: int = 240) -> Path:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     answer = tokenizer(CALL + "<|im_end|>")["input_ids"]
     rng, optimizer = random.Random(0), torch.optim.Adam(model.parameters(), lr=5e-3)
+    slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     policy = system_prompt()
     for step in range(steps):
         whole = step % 16 == 15
@@ -88,6 +89,7 @@ def save_agent(path: Path, steps: int = 240) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        slower.step()
         if whole and loss.item() < 0.05:
             break
     model.save_pretrained(path)
