@@ -5,26 +5,17 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 OUT=${OUT:-$HERE/out/tiny}
-# An existing environment to use instead of making one, and the interpreter to make one with: Python 3.11 or 3.12.
-VENV=${VENV:-}
-export PYTHON=${PYTHON:-python3}
+# VENV, PYTHON: ../environment.sh
 
 # Derived from the above
 if [ $# = 0 ]; then set -- run_evolm_4b_grpo.sh run_qwen3_8b_dapo.sh run_qwen3_4b_ppo.sh; fi
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-stage() { printf '\n== %s\n' "$*"; }
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
 
 stage "1/5 environment (about 90 s the first time)"
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" verl,report,math
-fi
-export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PLATFORM=cpu OMP_NUM_THREADS=1
+use_environment verl,report,math
+export PLATFORM=cpu OMP_NUM_THREADS=1
 
 stage "2/5 base model and data"
 prepare() { python "$HERE/prepare_math.py" --instruction "" "$@" 2> "$OUT/data.log"; }

@@ -6,26 +6,16 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 OUT=${OUT:-$HERE/out/tiny}
-# An existing environment to use instead of making one (with Megatron in its directory `megatron`), and the interpreter to
-# make one with: Python 3.11 or 3.12.
-VENV=${VENV:-}
-export PYTHON=${PYTHON:-python3}
+# VENV, PYTHON: ../environment.sh; a VENV with Megatron in its directory `megatron`
 
 # Derived from the above
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-stage() { printf '\n== %s\n' "$*"; }
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
 
 stage "1/3 environment (about two minutes the first time)"
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" verl,report megatron
-fi
-export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PYTHONPATH=$ROOT/tests:$VENV/megatron${PYTHONPATH:+:$PYTHONPATH}
+use_environment verl,report megatron
+export PYTHONPATH=$ROOT/tests:$VENV/megatron${PYTHONPATH:+:$PYTHONPATH}
 export PLATFORM=cpu OMP_NUM_THREADS=1
 
 stage "2/3 base, SFT checkpoint and data"

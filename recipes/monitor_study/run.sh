@@ -5,24 +5,17 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 
 # Nothing was chosen on these: the quickstart's settings come from seeds 0 and 1.
 SEEDS=${SEEDS:-"2 3 4 5 6 7 8 9 10"}
 ARMS=${ARMS:-"over fusion moderate"}
 OUT=${OUT:-$HERE/out}
-VENV=${VENV:-}
+# VENV, PYTHON: ../environment.sh
 
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" report
-fi
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
+use_environment report
 export PYTHONPATH=$ROOT/recipes/reset_study:$ROOT/recipes/quickstart OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-PATH=$VENV/bin:$PATH
 for seed in $SEEDS; do
   python "$ROOT/recipes/quickstart/make_models.py" --seed "$seed" --out "$OUT"
   python "$ROOT/recipes/quickstart/make_data.py" --seed "$seed" --out "$OUT"

@@ -6,7 +6,6 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 
 # Runs to make, in this order: over, rejuvenated, reset, moderate, base. Alias: fusion = rejuvenated.
 ARMS=${ARMS:-"over rejuvenated"}
@@ -17,14 +16,11 @@ JOBS=${JOBS:-2}
 # Weight of the SFT checkpoint in the fusion.
 ALPHA=${ALPHA:-0.5}
 OUT=${OUT:-$HERE/out}
-# An existing environment to use instead of making one.
-VENV=${VENV:-}
-# The interpreter of the environment made here: Python 3.11 or 3.12.
-export PYTHON=${PYTHON:-python3}
+# VENV, PYTHON: ../environment.sh
 
 # Derived from the above
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
 # One arm per line, aliases resolved, duplicates dropped.
 ARMS=$(tr ' ,' '\n\n' <<< "$ARMS" | sed '/^$/d; s/^fusion$/rejuvenated/' | awk '!seen[$0]++')
 for arm in $ARMS; do
@@ -34,16 +30,9 @@ for arm in $ARMS; do
   esac
 done
 STARTED=$SECONDS
-stage() { printf '\n== %s\n' "$*"; }
 
 stage "1/4 environment (about 90 s the first time)"
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" verl,report
-fi
-export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV
+use_environment verl,report
 python -c 'import sys; print("python", sys.version.split()[0], "in", sys.prefix)'
 INSTALL_S=$((SECONDS - STARTED))
 

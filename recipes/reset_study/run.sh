@@ -6,26 +6,19 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 
 # The quickstart's settings were chosen on seeds 0 and 1: they have no part in this.
 SEEDS=${SEEDS:-"2 3 4 5 6 7 8 9 10 11"}
 # Groups (main, variants) or names of arms, see arms.py.
 ARMS=${ARMS:-"main"}
 OUT=${OUT:-$HERE/out}
-VENV=${VENV:-}
+# VENV, PYTHON: ../environment.sh
 
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" report
-fi
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
+use_environment report
 # One thread: a second does not make models this small faster, and the last bits depend on it.
 export PYTHONPATH=$ROOT/recipes/quickstart OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-PATH=$VENV/bin:$PATH
 for seed in $SEEDS; do
   python "$ROOT/recipes/quickstart/make_models.py" --seed "$seed" --out "$OUT"
   python "$ROOT/recipes/quickstart/make_data.py" --seed "$seed" --out "$OUT"

@@ -8,8 +8,6 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
-QUICKSTART=$ROOT/recipes/quickstart
 
 # The quickstart's settings were chosen on seeds 0 and 1: they have no part in this.
 SEEDS=${SEEDS:-"2 3 4 5 6"}
@@ -25,25 +23,20 @@ DEMONSTRATIONS=${DEMONSTRATIONS:-64}
 # Seeds at a time: one core each, with RL=verl one core and 2.5 GiB.
 JOBS=${JOBS:-1}
 OUT=${OUT:-$HERE/out}
-VENV=${VENV:-}
+# VENV, PYTHON: ../environment.sh
 
 # Derived from the above
 case $RL in
   plain | verl) ;;
   *) echo "RL: expected plain or verl, got $RL. Fix: RL=plain." >&2; exit 2 ;;
 esac
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
+QUICKSTART=$ROOT/recipes/quickstart
 RESULTS=$OUT/results-$RL-steps$STEPS-sft$DEMONSTRATIONS
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" "$([ "$RL" = plain ] && echo report || echo verl,report)"
-fi
+use_environment "$([ "$RL" = plain ] && echo report || echo verl,report)"
 # One thread: a second does not make models this small faster, and the last bits depend on it.
 export PYTHONPATH=$HERE:$ROOT/recipes/reset_study:$QUICKSTART OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-PATH=$VENV/bin:$PATH
 
 ladder() {
   python "$HERE/ladder.py" --seed "$1" --out "$OUT" --rows "$RESULTS/rows" --rl "$RL" --steps "$STEPS" \

@@ -5,27 +5,17 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-ROOT=$(cd "$HERE/../.." && pwd)
 OUT=${OUT:-$HERE/out/tiny}
-# An existing environment to use instead of making one (with inspect-evals in its directory `tau`), and the interpreter to
-# make one with: Python 3.11 or 3.12.
-VENV=${VENV:-}
-export PYTHON=${PYTHON:-python3}
+# VENV, PYTHON: ../environment.sh; a VENV with inspect-evals in its directory `tau`
 SCRIPT=${SCRIPT:-run_qwen3_8b_fsdp2.sh}
 
 # Derived from the above
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
-stage() { printf '\n== %s\n' "$*"; }
+# shellcheck source=/dev/null
+source "$HERE/../environment.sh"
 
 stage "1/4 environment (about 90 s the first time)"
-if [ -z "$VENV" ]; then
-  VENV=$OUT/.venv
-  # shellcheck source=/dev/null
-  source "$ROOT/constraints/install.sh"
-  install_pinned "$VENV" verl,report tau
-fi
-export PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PYTHONPATH=$HERE:$VENV/tau${PYTHONPATH:+:$PYTHONPATH}
+use_environment verl,report tau
+export PYTHONPATH=$HERE:$VENV/tau${PYTHONPATH:+:$PYTHONPATH}
 export PLATFORM=cpu OMP_NUM_THREADS=1
 
 stage "2/4 agent, base and tasks"

@@ -12,34 +12,30 @@ import click
 
 from .. import __version__
 from ..errors import InputError
-from .command import WIDTH, command
 
 # Each command by its module, which is imported when it is asked for: none waits for what another one needs.
-_COMMANDS = {
-    **{name: name for name in ("apply", "alphas", "diagnose", "verify")},
-    **{"calibrate": "neurons", "reset-set": "neurons"},
-    **{name: name for name in ("report", "tune", "status")},
-}
+_MODULES = {
+    "apply": "apply", "alphas": "alphas", "diagnose": "diagnose", "verify": "verify", "calibrate": "neurons",
+    "reset-set": "neurons", "report": "report", "tune": "tune", "status": "status",
+}  # fmt: skip
 
 
 class _Commands(click.Group):
+    """Click's own recipe for commands that are imported late."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
+        if name not in _MODULES:
             return None
-        module = import_module(f".{_COMMANDS[name]}", __package__)
-        return command(getattr(module, name.replace("-", "_")), name)
+        return getattr(import_module(f".{_MODULES[name]}", __package__), name.replace("-", "_"))
 
 
-app = _Commands(
-    "rejuv",
-    help="Rejuvenate over-trained SFT checkpoints before RL (arXiv 2606.09932).",
-    no_args_is_help=True,
-    context_settings={"max_content_width": WIDTH},
-)
-click.version_option(__version__, message="%(prog)s %(version)s")(app)
+@click.group("rejuv", cls=_Commands, context_settings={"max_content_width": 120, "show_default": True})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def app() -> None:
+    """Rejuvenate over-trained SFT checkpoints before RL (arXiv 2606.09932)."""
 
 
 def main(argv: list[str] | None = None) -> None:

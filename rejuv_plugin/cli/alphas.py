@@ -5,22 +5,33 @@
 import json
 import math
 import sys
-from typing import Annotated
+
+import click
 
 from ..config import FusionConfig
 from ..errors import InputError
-from .command import Option
 
 
+@click.command
+@click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
+@click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
+@click.option("--alpha", type=float, required=True, help="The alpha of what moved furthest.")
+@click.option("--above", default=0.9, help="Quantile of the relative drift, 0 to 1: 0.9 takes the top tenth.")
+@click.option("--of", default="tensor", help="What is compared: tensor, or layer: decoder layers alone.")
+@click.option("--only-tensors", default=FusionConfig.only_tensors, help="Tensors to compare: shell patterns.")
+@click.option(
+    "--exclude-tensors", default=FusionConfig.exclude_tensors, help="Tensors to leave out, as --only-tensors."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every drift, too, as JSON.")
 def alphas(
-    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
-    alpha: Annotated[float, Option("The alpha of what moved furthest.")],
-    above: Annotated[float, Option("Quantile of the relative drift, 0 to 1: 0.9 takes the top tenth.")] = 0.9,
-    of: Annotated[str, Option("What is compared: tensor, or layer: decoder layers alone.")] = "tensor",
-    only_tensors: Annotated[str, Option("Tensors to compare: shell patterns.")] = FusionConfig.only_tensors,
-    exclude_tensors: Annotated[str, Option("Tensors to leave out, as --only-tensors.")] = FusionConfig.exclude_tensors,
-    as_json: Annotated[bool, Option("Print every drift, too, as JSON.", "--json")] = False,
+    base: str,
+    sft: str,
+    alpha: float,
+    above: float,
+    of: str,
+    only_tensors: str,
+    exclude_tensors: str,
+    as_json: bool,
 ) -> None:
     """Print a value for --alpha-of, or rejuvenation.fusion.alpha_of, by how far SFT moved each tensor from the base.
 
@@ -28,11 +39,10 @@ def alphas(
     names every tensor or layer that it is for, so that it means the same anywhere. A setting to compare with one alpha
     for all: nothing is known that says it is better.
 
+    \b
     Examples:
-
-        rejuv alphas --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --above 0.8 --alpha 0.3 --of layer
-
-        rejuv apply --base BASE --sft SFT --output OUT --alpha-of "$(rejuv alphas --base BASE --sft SFT --alpha 0.3)"
+      rejuv alphas --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --above 0.8 --alpha 0.3 --of layer
+      rejuv apply --base BASE --sft SFT --output OUT --alpha-of "$(rejuv alphas --base BASE --sft SFT --alpha 0.3)"
     """
     if not 0.0 <= above < 1.0:
         raise InputError("--above", "a quantile from 0 to below 1", str(above), "use 0.9: the top tenth")

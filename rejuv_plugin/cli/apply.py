@@ -5,87 +5,146 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
 from ..report.apply import print_plan, summary
-from .command import Option
-from .options import as_options
+from .options import PATH, as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
     from ..checkpoint.digest import Progress
 
 
+@click.command
+@click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
+@click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
+@click.option("--output", type=PATH, required=True, help="Directory to write; must be new or empty.")
+@click.option(
+    "--alpha",
+    default=FusionConfig.alpha,
+    help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base.",
+)
+@click.option(
+    "--alpha-of",
+    default=FusionConfig.alpha_of,
+    help='Tensors with another alpha, "PATTERN:ALPHA ..."; the last that matches counts.',
+)
+@click.option(
+    "--towards",
+    default=FusionConfig.towards,
+    help="What matrices shrink towards: base; or zero, which leaves norms and biases as they are.",
+)
+@click.option(
+    "--noise",
+    default=FusionConfig.noise,
+    help="Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.",
+)
+@click.option("--noise-seed", default=FusionConfig.noise_seed, help="Of --noise and --method dare.")
+@click.option(
+    "--method",
+    default=FusionConfig.method,
+    help="linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.",
+)
+@click.option("--density", default=FusionConfig.density, help="Share of the changes that --method ties and dare keep.")
+@click.option("--only-tensors", default="*", help="Tensors to fuse: shell patterns; others keep the SFT's bits.")
+@click.option("--exclude-tensors", default="", help="Tensors not to fuse, as --only-tensors.")
+@click.option(
+    "--grown-vocabulary",
+    default=FusionConfig.grown_vocabulary,
+    help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.",
+)
+@click.option(
+    "--reset-ratio",
+    default=ResetConfig.ratio,
+    help="Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.",
+)
+@click.option(
+    "--calibration",
+    default=ResetConfig.calibration,
+    help="Parquet or jsonl of prompt and response, or of messages; with --reset-ratio.",
+)
+@click.option(
+    "--omega", default=ResetConfig.omega, help="Weight of the base on reset neurons: 1 is the base, bit for bit."
+)
+@click.option(
+    "--positions",
+    default=ResetConfig.positions,
+    help="Response positions kept for each example, where SFT moved the entropy most.",
+)
+@click.option("--max-tokens", default=ResetConfig.max_tokens, help="Longer calibration dialogues are cut here.")
+@click.option(
+    "--gradient",
+    default=ResetConfig.gradient,
+    help="Score rows by the gradient of the sum of an example's kept logits, or of each alone.",
+)
+@click.option(
+    "--rule",
+    default=ResetConfig.rule,
+    help="union of the top neurons at each position (the paper), or aggregate: of the mean score.",
+)
+@click.option("--cap", default=ResetConfig.cap, help="Largest share of a module that may be reset.")
+@click.option("--select", default=ResetConfig.select, help="top; or a control of equal size: bottom, random.")
+@click.option("--ranking", default=ResetConfig.ranking, help="Rank scores by absolute or signed value.")
+@click.option(
+    "--include", default=ResetConfig.include, help="Modules to reset in: shell patterns, separated by blanks."
+)
+@click.option("--exclude", default=ResetConfig.exclude, help="Modules to leave out.")
+@click.option("--seed", default=ResetConfig.seed, help="Of --select random.")
+@click.option(
+    "--device",
+    default=ResetConfig.device,
+    help="Where the models run while neurons are found: cpu, cuda, or auto: a GPU if there is.",
+)
+@click.option(
+    "--reset-set",
+    default=ResetConfig.set_path,
+    help="Use the neurons of this file, in place of --reset-ratio and --calibration.",
+)
+@click.option("--save-reset-set", type=PATH, help="Also write the reset neurons to this file, for --reset-set.")
+@click.option("--workers", default=0, help="Threads that fuse; 0: one for each core, at most 8.")
+@click.option("--ray", is_flag=True, help="Spread the files over the Ray cluster of this machine: a shared disk.")
+@click.option("--resume", is_flag=True, help="Go on where a killed run with the same inputs and settings was.")
+@click.option("--dry-run", is_flag=True, help="Check all inputs, print the plan, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan or the manifest as JSON on stdout.")
 def apply(
-    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
-    output: Annotated[Path, Option("Directory to write; must be new or empty.")],
-    alpha: Annotated[
-        float,
-        Option("Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base."),
-    ] = FusionConfig.alpha,
-    alpha_of: Annotated[
-        str, Option('Tensors with another alpha, "PATTERN:ALPHA ..."; the last that matches counts.')
-    ] = FusionConfig.alpha_of,
-    towards: Annotated[
-        str,
-        Option("What matrices shrink towards: base; or zero, which leaves norms and biases as they are."),
-    ] = FusionConfig.towards,
-    noise: Annotated[
-        float, Option("Gaussian noise on the fused matrices: its std over that of fresh weights; 0: none.")
-    ] = FusionConfig.noise,
-    noise_seed: Annotated[int, Option("Of --noise and --method dare.")] = FusionConfig.noise_seed,
-    method: Annotated[
-        str, Option("linear: fusion; ties, dare: of fewer changes, by mergekit, to compare with.")
-    ] = FusionConfig.method,
-    density: Annotated[float, Option("Share of the changes that --method ties and dare keep.")] = FusionConfig.density,
-    only_tensors: Annotated[str, Option("Tensors to fuse: shell patterns; others keep the SFT's bits.")] = "*",
-    exclude_tensors: Annotated[str, Option("Tensors not to fuse, as --only-tensors.")] = "",
-    grown_vocabulary: Annotated[
-        str, Option("Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.")
-    ] = FusionConfig.grown_vocabulary,
-    reset_ratio: Annotated[
-        float, Option("Share of each module's neurons to reset for each position; 0: no reset. Paper: 0.01.")
-    ] = ResetConfig.ratio,
-    calibration: Annotated[
-        str | None, Option("Parquet or jsonl of prompt and response, or of messages; with --reset-ratio.")
-    ] = ResetConfig.calibration,
-    omega: Annotated[
-        float, Option("Weight of the base on reset neurons: 1 is the base, bit for bit.")
-    ] = ResetConfig.omega,
-    positions: Annotated[
-        int, Option("Response positions kept for each example, where SFT moved the entropy most.")
-    ] = ResetConfig.positions,
-    max_tokens: Annotated[int, Option("Longer calibration dialogues are cut here.")] = ResetConfig.max_tokens,
-    gradient: Annotated[
-        str, Option("Score rows by the gradient of the sum of an example's kept logits, or of each alone.")
-    ] = ResetConfig.gradient,
-    rule: Annotated[
-        str,
-        Option("union of the top neurons at each position (the paper), or aggregate: of the mean score."),
-    ] = ResetConfig.rule,
-    cap: Annotated[float, Option("Largest share of a module that may be reset.")] = ResetConfig.cap,
-    select: Annotated[str, Option("top; or a control of equal size: bottom, random.")] = ResetConfig.select,
-    ranking: Annotated[str, Option("Rank scores by absolute or signed value.")] = ResetConfig.ranking,
-    include: Annotated[str, Option("Modules to reset in: shell patterns, separated by blanks.")] = ResetConfig.include,
-    exclude: Annotated[str, Option("Modules to leave out.")] = ResetConfig.exclude,
-    seed: Annotated[int, Option("Of --select random.")] = ResetConfig.seed,
-    device: Annotated[
-        str, Option("Where the models run while neurons are found: cpu, cuda, or auto: a GPU if there is.")
-    ] = ResetConfig.device,
-    reset_set: Annotated[
-        str | None, Option("Use the neurons of this file, in place of --reset-ratio and --calibration.")
-    ] = ResetConfig.set_path,
-    save_reset_set: Annotated[
-        Path | None, Option("Also write the reset neurons to this file, for --reset-set.")
-    ] = None,
-    workers: Annotated[int, Option("Threads that fuse; 0: one for each core, at most 8.")] = 0,
-    ray: Annotated[bool, Option("Spread the files over the Ray cluster of this machine: a shared disk.")] = False,
-    resume: Annotated[bool, Option("Go on where a killed run with the same inputs and settings was.")] = False,
-    dry_run: Annotated[bool, Option("Check all inputs, print the plan, write nothing.")] = False,
-    as_json: Annotated[bool, Option("Print the plan or the manifest as JSON on stdout.", "--json")] = False,
+    base: str,
+    sft: str,
+    output: Path,
+    alpha: float,
+    alpha_of: str,
+    towards: str,
+    noise: float,
+    noise_seed: int,
+    method: str,
+    density: float,
+    only_tensors: str,
+    exclude_tensors: str,
+    grown_vocabulary: str,
+    reset_ratio: float,
+    calibration: str | None,
+    omega: float,
+    positions: int,
+    max_tokens: int,
+    gradient: str,
+    rule: str,
+    cap: float,
+    select: str,
+    ranking: str,
+    include: str,
+    exclude: str,
+    seed: int,
+    device: str,
+    reset_set: str | None,
+    save_reset_set: Path | None,
+    workers: int,
+    ray: bool,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Write a rejuvenated checkpoint: alpha * SFT + (1 - alpha) * base, exact in every bit.
 
@@ -100,17 +159,14 @@ def apply(
     calibration data, in float32) go back to the base: rows of q, k, v, gate, up, columns of o, down. A dry run checks
     all inputs but does not run the models.
 
+    \b
     Examples:
-
-        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --dry-run
-
-        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --alpha 0.45
-
-        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --reset-ratio 0.01 \\
-        --calibration data.parquet --save-reset-set runs/neurons.json
-
-        rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
-        --reset-set runs/neurons.json
+      rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --dry-run
+      rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --alpha 0.45
+      rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/rejuvenated --reset-ratio 0.01 \\
+          --calibration data.parquet --save-reset-set runs/neurons.json
+      rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
+          --reset-set runs/neurons.json
     """
     fusion = as_options(
         FusionConfig,

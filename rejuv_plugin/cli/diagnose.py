@@ -4,43 +4,65 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+
+import click
 
 from ..config import DiagnosisConfig
 from ..config.diagnosis import SIGNALS
 from ..errors import InputError
-from .command import Option
-from .options import as_options
+from .options import PATH, as_options
 
 
+@click.command
+@click.option("--base", required=True, help="Model that SFT started from: directory or hub name.")
+@click.option(
+    "--sft", multiple=True, required=True, help="SFT checkpoint; may be given several times, in the order of training."
+)
+@click.option(
+    "--calibration",
+    required=True,
+    help="Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.",
+)
+@click.option("--output", type=PATH, required=True, help="Directory to write; must be new or empty.")
+@click.option(
+    "--prompts", multiple=True, help="RL training data to answer, parquet or jsonl; may be given several times."
+)
+@click.option(
+    "--reward", default=DiagnosisConfig.reward, help="FILE.py:FUNCTION, verl's compute_score; runs that file."
+)
+@click.option("--group", default=DiagnosisConfig.group, help="Answers to each prompt, as rollout.n of RL.")
+@click.option("--count", default=DiagnosisConfig.count, help="Prompts to answer.")
+@click.option("--max-response", default=DiagnosisConfig.max_response, help="Tokens of an answer.")
+@click.option("--temperature", default=DiagnosisConfig.temperature, help="Of RL's rollouts.")
+@click.option("--pass-score", default=DiagnosisConfig.pass_score, help="An answer passes with a score above it.")
+@click.option(
+    "--examples", default=DiagnosisConfig.examples, help="Calibration dialogues to look at, from the file's beginning."
+)
+@click.option("--max-tokens", default=DiagnosisConfig.max_tokens, help="Longer calibration dialogues are cut here.")
+@click.option(
+    "--signals", default=",".join(SIGNALS), help=f"What to measure, of {', '.join(SIGNALS)}; separated by commas."
+)
+@click.option("--hessian", is_flag=True, help="Also the Hessian's largest eigenvalue: some dozens of passes.")
+@click.option("--seed", default=DiagnosisConfig.seed, help="Of prompts, sampling and intervals.")
+@click.option("--device", default=DiagnosisConfig.device, help="cpu, cuda, or auto: a GPU if there is one.")
 def diagnose(
-    base: Annotated[str, Option("Model that SFT started from: directory or hub name.")],
-    sft: Annotated[list[str], Option("SFT checkpoint; may be given several times, in the order of training.")],
-    calibration: Annotated[
-        str, Option("Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.")
-    ],
-    output: Annotated[Path, Option("Directory to write; must be new or empty.")],
-    prompts: Annotated[
-        list[str] | None, Option("RL training data to answer, parquet or jsonl; may be given several times.")
-    ] = None,
-    reward: Annotated[
-        str | None, Option("FILE.py:FUNCTION, verl's compute_score; runs that file.")
-    ] = DiagnosisConfig.reward,
-    group: Annotated[int, Option("Answers to each prompt, as rollout.n of RL.")] = DiagnosisConfig.group,
-    count: Annotated[int, Option("Prompts to answer.")] = DiagnosisConfig.count,
-    max_response: Annotated[int, Option("Tokens of an answer.")] = DiagnosisConfig.max_response,
-    temperature: Annotated[float, Option("Of RL's rollouts.")] = DiagnosisConfig.temperature,
-    pass_score: Annotated[float, Option("An answer passes with a score above it.")] = DiagnosisConfig.pass_score,
-    examples: Annotated[
-        int, Option("Calibration dialogues to look at, from the file's beginning.")
-    ] = DiagnosisConfig.examples,
-    max_tokens: Annotated[int, Option("Longer calibration dialogues are cut here.")] = DiagnosisConfig.max_tokens,
-    signals: Annotated[str, Option(f"What to measure, of {', '.join(SIGNALS)}; separated by commas.")] = ",".join(
-        SIGNALS
-    ),
-    hessian: Annotated[bool, Option("Also the Hessian's largest eigenvalue: some dozens of passes.")] = False,
-    seed: Annotated[int, Option("Of prompts, sampling and intervals.")] = DiagnosisConfig.seed,
-    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = DiagnosisConfig.device,
+    base: str,
+    sft: tuple[str, ...],
+    calibration: str,
+    output: Path,
+    prompts: tuple[str, ...],
+    reward: str | None,
+    group: int,
+    count: int,
+    max_response: int,
+    temperature: float,
+    pass_score: float,
+    examples: int,
+    max_tokens: int,
+    signals: str,
+    hessian: bool,
+    seed: int,
+    device: str,
 ) -> None:
     """Say before RL whether a checkpoint is over-trained, with the evidence: forward passes and samples, no training.
 
@@ -52,19 +74,18 @@ def diagnose(
     Writes metrics.json, everything that was measured, and report.html, the same for people. Verdicts: ready, at_risk,
     over_trained, too_weak (RL would see no right answers; not to be cured by rejuvenation), unknown.
 
+    \b
     Examples:
-
-        rejuv diagnose --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --calibration held_out.parquet \\
-        --output runs/diagnosis
-
-        rejuv diagnose --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_2 --sft runs/sft/epoch_32 \\
-        --calibration held_out.parquet --prompts data/train.parquet --reward reward.py:compute_score \\
-        --output runs/diagnosis
+      rejuv diagnose --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --calibration held_out.parquet \\
+          --output runs/diagnosis
+      rejuv diagnose --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_2 --sft runs/sft/epoch_32 \\
+          --calibration held_out.parquet --prompts data/train.parquet --reward reward.py:compute_score \\
+          --output runs/diagnosis
     """
     settings = as_options(
         DiagnosisConfig,
         calibration=calibration,
-        prompts=tuple(prompts or ()),
+        prompts=prompts,
         reward=reward,
         group=group,
         count=count,

@@ -5,34 +5,51 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
+
+import click
 
 from ..config import ResetConfig
 from ..errors import InputError
-from .command import Argument, Option
+from .options import PATH
 
 if TYPE_CHECKING:
     from ..neurons.reset_set import ResetSet
 
 
+@click.command
+@click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
+@click.option(
+    "--prompts", multiple=True, required=True, help="RL training data, parquet or jsonl; may be given several times."
+)
+@click.option("--output", type=PATH, required=True, help="The jsonl file to write; must not exist.")
+@click.option(
+    "--examples", type=click.IntRange(min=1), default=ResetConfig.examples, help="Number of prompts to answer."
+)
+@click.option(
+    "--max-response", type=click.IntRange(min=1), default=1024, help="Tokens; unfinished answers are left out."
+)
+@click.option("--column", default="prompt", help="Column of the prompts: strings or chat messages.")
+@click.option("--seed", default=ResetConfig.seed, help="Of the choice of prompts and of the sampling.")
+@click.option("--device", default=ResetConfig.device, help="cpu, cuda, or auto: a GPU if there is one.")
 def calibrate(
-    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
-    prompts: Annotated[list[str], Option("RL training data, parquet or jsonl; may be given several times.")],
-    output: Annotated[Path, Option("The jsonl file to write; must not exist.")],
-    examples: Annotated[int, Option("Number of prompts to answer.", minimum=1)] = ResetConfig.examples,
-    max_response: Annotated[int, Option("Tokens; unfinished answers are left out.", minimum=1)] = 1024,
-    column: Annotated[str, Option("Column of the prompts: strings or chat messages.")] = "prompt",
-    seed: Annotated[int, Option("Of the choice of prompts and of the sampling.")] = ResetConfig.seed,
-    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = ResetConfig.device,
+    sft: str,
+    prompts: tuple[str, ...],
+    output: Path,
+    examples: int,
+    max_response: int,
+    column: str,
+    seed: int,
+    device: str,
 ) -> None:
     """Make calibration data: the SFT checkpoint's own answers to prompts of the RL training set.
 
     For rejuv apply --reset-ratio, when there are no pairs of prompts and responses at hand. One answer at temperature 1
     to each prompt. A verl job does this by itself when it is given a reset ratio and no calibration data.
 
+    \b
     Example:
-
-        rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
+      rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
     """
     from ..checkpoint import bars, read_checkpoint, reset_file
     from ..probe.calibration import write_pairs
@@ -47,7 +64,7 @@ def calibrate(
         raise InputError("--output", "a .jsonl file", str(output), "give it that suffix")
     reset_file.check_new(output, "--output")
     checkpoint = read_checkpoint(sft, "--sft")
-    source = Prompts(tuple(prompts), column, None, max_response, "--prompts")
+    source = Prompts(prompts, column, None, max_response, "--prompts")
     source.check()
     with bars() as progress, fitting(target, "--device"):
         pairs = sample_pairs(checkpoint, source, examples, seed, target, progress)
@@ -55,15 +72,21 @@ def calibrate(
     print(f"{len(pairs)} finished answers to prompts that were drawn: {output}")
 
 
+@click.command
+@click.argument("file", type=PATH)
+@click.argument("other", type=PATH, required=False)
+@click.option("--picture", type=PATH, help="Also draw the shares as a heat map, layers by modules, into this PNG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that is known as JSON.")
 def reset_set(
-    file: Annotated[Path, Argument("Reset set, from rejuv apply --save-reset-set or a verl job's cache.")],
-    other: Annotated[Path | None, Argument("Another one, to compare with.")] = None,
-    picture: Annotated[
-        Path | None, Option("Also draw the shares as a heat map, layers by modules, into this PNG file.")
-    ] = None,
-    as_json: Annotated[bool, Option("Print everything that is known as JSON.", "--json")] = False,
+    file: Path,
+    other: Path | None,
+    picture: Path | None,
+    as_json: bool,
 ) -> None:
-    """Show which share of each module a reset set takes and what was measured, or how two sets differ."""
+    """Show which share of each module a reset set takes and what was measured, or how two sets differ.
+
+    FILE is what rejuv apply --save-reset-set or a verl job's cache has; OTHER another one, to compare with.
+    """
     from ..checkpoint import reset_file
     from ..neurons.reset_set import grid
 

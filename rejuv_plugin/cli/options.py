@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of a command as the settings that they are."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
+import click
+
 from ..errors import InputError
+
+PATH = click.Path(path_type=Path)
 
 Settings = TypeVar("Settings")
 

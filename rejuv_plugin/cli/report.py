@@ -4,36 +4,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from .command import Argument, Option
+import click
+
+from .options import PATH
 
 KEY = "DIR"
 
 
-def report(
-    results: Annotated[
-        list[Path],
-        Argument(
-            "Directories of runs (trainer.default_local_dir), or one that rejuv diagnose or rejuv tune wrote.",
-            f"{KEY}...",
-        ),
-    ],
-    output: Annotated[Path, Option("The .html file to write; an older report is replaced.")],
-) -> None:
+@click.command
+@click.argument("results", type=PATH, nargs=-1, required=True, metavar=f"{KEY}...")
+@click.option("--output", type=PATH, required=True, help="The .html file to write; an older report is replaced.")
+def report(results: tuple[Path, ...], output: Path) -> None:
     """Draw one run, or compare several: alarms, curves, layers over time, last values, what they mean.
 
     Or draw a diagnosis or a tuning anew: the verdict or the choice, its evidence, pictures, numbers.
 
-    One HTML file without any network access. Of runs it is made of the plasticity.jsonl and alarms.jsonl that a run
-    with monitors leaves in its directory; a run that is still going will do. Else it is made of metrics.json or
-    tuning.json.
+    One HTML file without any network access. DIR is the directory of a run (trainer.default_local_dir), or one that
+    rejuv diagnose or rejuv tune wrote. Of runs it is made of the plasticity.jsonl and alarms.jsonl that a run with
+    monitors leaves in its directory; a run that is still going will do. Else it is made of metrics.json or tuning.json.
 
+    \b
     Examples:
-
-        rejuv report runs/over runs/rejuvenated --output report.html
-
-        rejuv report diagnosis --output diagnosis.html
+      rejuv report runs/over runs/rejuvenated --output report.html
+      rejuv report diagnosis --output diagnosis.html
     """
     from ..report.diagnosis import write, write_tuning
     from ..report.page.document import check_output

@@ -4,7 +4,10 @@
 
 import sys
 
+import click
 
+
+@click.command
 def status() -> None:
     """Say whether verl, in this environment, loads the plugin; run it where your workers run.
 

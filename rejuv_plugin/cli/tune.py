@@ -4,47 +4,75 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+
+import click
 
 from ..config import FusionConfig, ResetConfig, TuningConfig
 from ..config.tuning import numbers
 from ..errors import InputError
-from .command import Option
-from .options import as_options
+from .options import PATH, as_options
 
 _OURS = {"tuning.json", "trace.jsonl", "report.html"}
 
 
+@click.command
+@click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
+@click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
+@click.option(
+    "--prompts", multiple=True, required=True, help="RL training data, parquet or jsonl; may be given several times."
+)
+@click.option("--reward", required=True, help="FILE.py:FUNCTION, verl's compute_score; runs that file.")
+@click.option(
+    "--output", type=PATH, required=True, help="Directory to write; new, empty, or that of an earlier search."
+)
+@click.option(
+    "--alphas",
+    default=TuningConfig.alphas,
+    help="LOW:HIGH, searched; or single ones, 0.4,0.5,0.6. 0.5 is always tried.",
+)
+@click.option("--step", default=TuningConfig.step, help="Between the alphas of LOW:HIGH that are tried first.")
+@click.option("--resolution", default=TuningConfig.resolution, help="No steps smaller than this.")
+@click.option(
+    "--rho",
+    default="0",
+    help="Shares of neurons to reset, each tried with every alpha: 0,0.01. Above 0: --calibration.",
+)
+@click.option("--calibration", help="Parquet or jsonl of prompt and response, or of messages; to find neurons with.")
+@click.option("--count", default=TuningConfig.count, help="Prompts for each alpha that stays in the race.")
+@click.option("--group", default=8, help="Answers to each prompt, as rollout.n of RL.")
+@click.option("--max-response", default=1024, help="Tokens of an answer.")
+@click.option("--temperature", default=1.0, help="Of RL's rollouts.")
+@click.option("--best-of", default=TuningConfig.best_of, help="The objective: what the best of so many answers earns.")
+@click.option("--pass-score", default=TuningConfig.pass_score, help="An answer passes with a score above it.")
+@click.option("--column", default="prompt", help="Column of the prompts: strings or chat messages.")
+@click.option("--seed", default=TuningConfig.seed, help="Of prompts, sampling and intervals.")
+@click.option(
+    "--sampler",
+    default=TuningConfig.sampler,
+    help="transformers, or vllm: faster on a GPU, without common random numbers.",
+)
+@click.option("--device", default=TuningConfig.device, help="cpu, cuda, or auto: a GPU if there is one.")
 def tune(
-    base: Annotated[str, Option("Model the SFT checkpoint started from: directory or hub name.")],
-    sft: Annotated[str, Option("Over-trained SFT checkpoint: directory or hub name.")],
-    prompts: Annotated[list[str], Option("RL training data, parquet or jsonl; may be given several times.")],
-    reward: Annotated[str, Option("FILE.py:FUNCTION, verl's compute_score; runs that file.")],
-    output: Annotated[Path, Option("Directory to write; new, empty, or that of an earlier search.")],
-    alphas: Annotated[
-        str, Option("LOW:HIGH, searched; or single ones, 0.4,0.5,0.6. 0.5 is always tried.")
-    ] = TuningConfig.alphas,
-    step: Annotated[float, Option("Between the alphas of LOW:HIGH that are tried first.")] = TuningConfig.step,
-    resolution: Annotated[float, Option("No steps smaller than this.")] = TuningConfig.resolution,
-    rho: Annotated[
-        str,
-        Option("Shares of neurons to reset, each tried with every alpha: 0,0.01. Above 0: --calibration."),
-    ] = "0",
-    calibration: Annotated[
-        str | None, Option("Parquet or jsonl of prompt and response, or of messages; to find neurons with.")
-    ] = None,
-    count: Annotated[int, Option("Prompts for each alpha that stays in the race.")] = TuningConfig.count,
-    group: Annotated[int, Option("Answers to each prompt, as rollout.n of RL.")] = 8,
-    max_response: Annotated[int, Option("Tokens of an answer.")] = 1024,
-    temperature: Annotated[float, Option("Of RL's rollouts.")] = 1.0,
-    best_of: Annotated[int, Option("The objective: what the best of so many answers earns.")] = TuningConfig.best_of,
-    pass_score: Annotated[float, Option("An answer passes with a score above it.")] = TuningConfig.pass_score,
-    column: Annotated[str, Option("Column of the prompts: strings or chat messages.")] = "prompt",
-    seed: Annotated[int, Option("Of prompts, sampling and intervals.")] = TuningConfig.seed,
-    sampler: Annotated[
-        str, Option("transformers, or vllm: faster on a GPU, without common random numbers.")
-    ] = TuningConfig.sampler,
-    device: Annotated[str, Option("cpu, cuda, or auto: a GPU if there is one.")] = TuningConfig.device,
+    base: str,
+    sft: str,
+    prompts: tuple[str, ...],
+    reward: str,
+    output: Path,
+    alphas: str,
+    step: float,
+    resolution: float,
+    rho: str,
+    calibration: str | None,
+    count: int,
+    group: int,
+    max_response: int,
+    temperature: float,
+    best_of: int,
+    pass_score: float,
+    column: str,
+    seed: int,
+    sampler: str,
+    device: str,
 ) -> None:
     """Choose alpha by measurement, without any RL: fuse in memory, sample answers to RL prompts, score them.
 
@@ -55,10 +83,10 @@ def tune(
 
     Every answer's score is kept in trace.jsonl: the same command again costs nothing, one with more --count goes on.
 
+    \b
     Example:
-
-        rejuv tune --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --prompts data/train.parquet \\
-        --reward reward.py:compute_score --max-response 512 --output runs/tuning
+      rejuv tune --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --prompts data/train.parquet \\
+          --reward reward.py:compute_score --max-response 512 --output runs/tuning
     """
     settings = as_options(
         TuningConfig,
@@ -93,7 +121,7 @@ def tune(
     from ..tune.run import tune as search
 
     plan = plan_fusion(base, sft, FusionConfig())
-    data = Data(Prompts(tuple(prompts), column, None, max_response, "--prompts"), reward, group, temperature)
+    data = Data(Prompts(prompts, column, None, max_response, "--prompts"), reward, group, temperature)
     question, resets = question_of(plan, settings, data, "--"), {}
     with bars() as progress:
         make_directory(output, "--output")

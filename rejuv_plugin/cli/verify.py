@@ -5,18 +5,19 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from .command import Argument, Option
+import click
+
+from .options import PATH
 
 
-def verify(
-    directory: Annotated[Path, Argument("A rejuvenated checkpoint.")],
-    as_json: Annotated[bool, Option("Print what is wrong as JSON on stdout.", "--json")] = False,
-) -> None:
+@click.command
+@click.argument("directory", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print what is wrong as JSON on stdout.")
+def verify(directory: Path, as_json: bool) -> None:
     """Compare every byte of a rejuvenated checkpoint with its rejuvenation.json: a line for each file that differs.
 
-    Exit code 0 when it is as it was written, 2 when it is not.
+    DIRECTORY is the checkpoint. Exit code 0 when it is as it was written, 2 when it is not.
     """
     from .. import checkpoint
 
