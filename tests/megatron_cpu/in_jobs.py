@@ -40,10 +40,12 @@ def _stand_in_where_it_runs(transformer_impl: ModuleType) -> None:
     engine = transformer_impl.MegatronEngine
     original = engine.__init__
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: Any, model_config: Any, engine_config: Any, *args: Any, **kwargs: Any) -> None:
         if not hasattr(_this_thread, "mode"):
             _this_thread.mode = cuda_stand_in.CudaIsCpu().__enter__()
-        original(self, *args, **kwargs)
+        # As laptop mode's other engine and its rollouts; verl's settings would refuse it.
+        object.__setattr__(engine_config, "dtype", "float32")
+        original(self, model_config, engine_config, *args, **kwargs)
 
     engine.__init__ = __init__
 

@@ -8,7 +8,7 @@ import torch
 from tiny import tokenizer
 from transformers import AutoModelForCausalLM, PretrainedConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
-VOCABULARY = 264  # an even number that holds the tokenizer's
+VOCABULARY = 264  # an even number, as Megatron wants
 _SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -54,5 +54,8 @@ def save(path: Path, name: str, *, seed: int, dtype: torch.dtype = torch.bfloat1
         for parameter_name, parameter in model.named_parameters():
             parameter.normal_(1.0 if parameter_name.endswith("norm.weight") else 0.0, 0.05)
     model.to(dtype).save_pretrained(path, max_shard_size="150KB")
-    tokenizer().save_pretrained(path)
+    known = tokenizer()
+    # A token that the tokenizer lacks has a probability in training, and none in rollouts.
+    known.add_tokens([f"<|unused{number}|>" for number in range(VOCABULARY - len(known))])
+    known.save_pretrained(path)
     return path
