@@ -124,10 +124,10 @@ def _compare(ours: "ResetSet", theirs: "ResetSet", our_name: str, their_name: st
 
 
 def _show(chosen: "ResetSet") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..neurons.reset_set import grid, shares
+    from ..report.console import show
 
     by_layer = grid(chosen)
     kinds = list(dict.fromkeys(kind for row in by_layer.values() for kind in row))
@@ -136,9 +136,7 @@ def _show(chosen: "ResetSet") -> None:
         table.add_column(kind, justify="right")
     for layer, row in by_layer.items():
         table.add_row(layer, *(f"{row[kind]:.1%}" if kind in row else "" for kind in kinds))
-    # A log has no width of its own; a table that is folded there cannot be read.
-    console = Console()
-    Console(width=None if console.is_terminal else 200).print(table)
+    show(table)
     neurons = sum(len(c.indices) for c in chosen.modules.values())
     whole = shares(chosen, dict.fromkeys(chosen.modules, "all"))["all"]
     print(f"{neurons:,} neurons, {whole:.2%} of all scored; digest {chosen.digest[:16]}")
