@@ -13,14 +13,15 @@ def print_plan(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(record, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from .console import show
 
     table = Table("plan", "value", title="Dry run: inputs are good, nothing was written")
     for name, value in record.items():
         shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
         table.add_row(name, shown)
-    Console().print(table)
+    show(table)
 
 
 def alpha_in_words(manifest: dict[str, Any]) -> str:
