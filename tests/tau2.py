@@ -11,7 +11,7 @@ from typing import Any
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tau_retail"
 # Where constraints/install.sh puts inspect-evals: beside the environment, since it names a hundred packages.
-PACKAGES = Path(sys.prefix, "tau")
+PACKAGES = Path(sys.prefix, "beside", "tau")
 
 
 def on_path() -> list[str]:

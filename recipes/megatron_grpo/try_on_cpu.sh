@@ -15,7 +15,7 @@ source "$HERE/../environment.sh"
 
 stage "1/3 environment (about two minutes the first time)"
 use_environment verl,report megatron
-export PYTHONPATH=$ROOT/tests:$VENV/megatron${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$ROOT/tests:$VENV/beside/megatron${PYTHONPATH:+:$PYTHONPATH}
 export PLATFORM=cpu OMP_NUM_THREADS=1
 
 stage "2/3 base, SFT checkpoint and data"

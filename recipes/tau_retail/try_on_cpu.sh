@@ -15,7 +15,7 @@ source "$HERE/../environment.sh"
 
 stage "1/4 environment (about 90 s the first time)"
 use_environment verl,report tau
-export PYTHONPATH=$HERE:$VENV/tau${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$HERE:$VENV/beside/tau${PYTHONPATH:+:$PYTHONPATH}
 export PLATFORM=cpu OMP_NUM_THREADS=1
 
 stage "2/4 agent, base and tasks"

@@ -186,7 +186,7 @@ def main(vocabulary: int = 150_000, hidden: int = 512, repeats: int = 5) -> None
         for strategy, world in FSDP:
             compare(f"{strategy}, {world} ranks", fsdp, load_fsdp, world, pair, strategy, repeats)
         fsdp.close()
-        megatron = Server("megatron_cpu.engines", path=str(Path(sys.prefix, "megatron")))
+        megatron = Server("megatron_cpu.engines", path=str(Path(sys.prefix, "beside", "megatron")))
         for topology in MEGATRON:
             compare(f"megatron {topology}", megatron, load_megatron, topology.world, pair, topology, repeats)
         megatron.close()

@@ -11,7 +11,7 @@ from rank_server import Server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    packages = Path(sys.prefix, "megatron")  # where constraints/install.sh puts megatron-core and the bridges
+    packages = Path(sys.prefix, "beside", "megatron")  # where constraints/install.sh puts megatron-core and the bridges
     if not packages.is_dir() and not find_spec("megatron"):
         pytest.skip("megatron-core is not installed: bash tests/run.sh installs it")
     # The stand-ins first.

@@ -22,7 +22,7 @@ _SIZES = {
 }
 
 
-def config(name: str) -> PretrainedConfig:
+def config(name: str, head_dim: int = 16) -> PretrainedConfig:
     """``qwen2`` (biases), ``qwen2_tied``, ``qwen3`` (norms of queries and keys) or ``qwen3_moe`` (2 of 4 experts)."""
     match name:
         case "qwen2":
@@ -30,11 +30,11 @@ def config(name: str) -> PretrainedConfig:
         case "qwen2_tied":
             return Qwen2Config(**_SIZES | {"tie_word_embeddings": True})
         case "qwen3":
-            return Qwen3Config(**_SIZES, head_dim=16)
+            return Qwen3Config(**_SIZES, head_dim=head_dim)
         case "qwen3_moe":
             return Qwen3MoeConfig(
                 **_SIZES,
-                head_dim=16,
+                head_dim=head_dim,
                 num_experts=4,
                 num_experts_per_tok=2,
                 moe_intermediate_size=48,
@@ -46,10 +46,10 @@ def config(name: str) -> PretrainedConfig:
     raise KeyError(name)
 
 
-def save(path: Path, name: str, *, seed: int, dtype: torch.dtype = torch.bfloat16) -> Path:
+def save(path: Path, name: str, *, seed: int, dtype: torch.dtype = torch.bfloat16, head_dim: int = 16) -> Path:
     """A random model of that name, in several files; no two seeds agree in any parameter."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config(name), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config(name, head_dim), dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             parameter.normal_(1.0 if parameter_name.endswith("norm.weight") else 0.0, 0.05)

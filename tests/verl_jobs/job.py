@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from beside import beside
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
@@ -56,19 +57,21 @@ DETERMINISTIC = [
 STANDING_STILL = ["actor_rollout_ref.actor.optim.lr=0", "trainer.save_freq=2"]
 
 
-# vLLM's CPU build as the rollout, beside `actor_rollout_ref.rollout.name=vllm`.
-VLLM = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+def importing(*paths: str | Path) -> dict[str, str]:
+    """PYTHONPATH for a job whose processes import from these directories, too."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (*map(str, paths), os.environ.get("PYTHONPATH", ""))))}
 
 
-def on_megatron(*more: str) -> dict[str, str]:
-    """Variables for a job with verl's Megatron engine on a CPU (`megatron_cpu.in_jobs`).
+def on_vllm(*more: str | Path) -> dict[str, str]:
+    """Variables for a job with vLLM's CPU build as the rollout, beside `actor_rollout_ref.rollout.name=vllm`."""
+    packages = beside("vllm")
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+    return settings | importing(*more, packages)
 
-    Args:
-        more: directories that the job's processes import from, too.
-    """
-    packages = Path(sys.prefix, "megatron")  # where constraints/install.sh puts megatron-core and the bridges
-    paths = (*more, str(ROOT / "tests"), str(packages), os.environ.get("PYTHONPATH", ""))
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "VERL_USE_EXTERNAL_MODULES": "megatron_cpu.in_jobs"}
+
+def on_megatron(*more: str | Path) -> dict[str, str]:
+    """Variables for a job with verl's Megatron engine on a CPU (`megatron_cpu.in_jobs`)."""
+    return importing(*more, ROOT / "tests", beside("megatron")) | {"VERL_USE_EXTERNAL_MODULES": "megatron_cpu.in_jobs"}
 
 
 @dataclass

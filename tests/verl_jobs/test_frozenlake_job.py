@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
 import pytest
-from verl_jobs.job import RECIPES, VLLM, Script, plasticity
+from verl_jobs.job import RECIPES, Script, importing, on_vllm, plasticity
 
 RECIPE = RECIPES / "agentic_frozenlake"
 
@@ -58,13 +59,12 @@ def played_again(lake: str, moves: list[str]) -> float:
     return total
 
 
-def two_steps(tmp_path: Path, hidden: int, *overrides: str, **variables: str) -> None:
+def two_steps(tmp_path: Path, hidden: int, *overrides: str, rollout: Callable[..., dict[str, str]] = importing) -> None:
     from transformers import AutoTokenizer
 
-    folders = (RECIPE, RECIPES / "quickstart", RECIPES / "reset_study", tmp_path, os.environ.get("PYTHONPATH", ""))
-    path = os.pathsep.join(map(str, folders))
+    folders = (RECIPE, RECIPES / "quickstart", RECIPES / "reset_study", tmp_path)
     models = tmp_path / "models"
-    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    env = os.environ | importing(*folders) | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", MAKE, str(models), str(hidden)], env=env, check=True, timeout=300)
     (tmp_path / "recording.py").write_text(RECORDING)
     loop = (RECIPE / "agent.yaml").read_text().replace("frozenlake_loop.FrozenLakeLoop", "recording.Recording")
@@ -72,9 +72,8 @@ def two_steps(tmp_path: Path, hidden: int, *overrides: str, **variables: str) ->
     script = RECIPE / "run_frozenlake_fsdp2.sh"
     job = Lakes(tmp_path / "run", models / "sft64", models / "data", steps=2, script=script)
     job.env = {
-        "PYTHONPATH": path, "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
+        **rollout(*folders), "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
         "ALPHA": "0.9", "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1", "RECORD": str(tmp_path / "record.jsonl"),
-        **variables,
     }  # fmt: skip
     job.overrides = [
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={tmp_path}/agent.yaml",
@@ -131,4 +130,4 @@ def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
 def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
     overrides = ("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16")
     # Four heads of 32: the smallest that vLLM's CPU kernels take.
-    two_steps(tmp_path, 128, *overrides, **VLLM)
+    two_steps(tmp_path, 128, *overrides, rollout=on_vllm)

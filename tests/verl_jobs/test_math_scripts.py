@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from verl_jobs.job import Job, plasticity
+from verl_jobs.job import Job, on_vllm, plasticity
 
 pytestmark = pytest.mark.recipe_scripts
 
@@ -130,7 +130,7 @@ def test_ppo_trains_its_critic(out: Path) -> None:
 @pytest.mark.vllm
 def test_grpo_with_vllm_rollouts(out: Path) -> None:
     """Last: the run takes the place of the other."""
-    try_on_cpu(out, "run_evolm_4b_grpo.sh", ROLLOUT="vllm")
+    try_on_cpu(out, "run_evolm_4b_grpo.sh", ROLLOUT="vllm", **on_vllm())
     run = job(out, "evolm_4b_grpo")
     assert "vLLM" in (run.directory / "log.txt").read_text()
     for step in (1, 2):

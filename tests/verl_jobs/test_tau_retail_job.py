@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import tau2
-from verl_jobs.job import VLLM, Script, on_megatron, plasticity
+from beside import beside
+from verl_jobs.job import Script, importing, on_megatron, on_vllm, plasticity
 
 
 def two_steps(tmp_path: Path, script: str, *overrides: str, **variables: str) -> None:
@@ -20,10 +21,8 @@ def two_steps(tmp_path: Path, script: str, *overrides: str, **variables: str) ->
 
     agent = save_agent(tmp_path / "agent")
     base = save_base(tmp_path / "base", agent)
-    path = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": path}
     make = [sys.executable, str(tau2.RECIPE / "make_tau2.py"), "--out", str(tmp_path / "data")]
-    subprocess.run(make, env=env, check=True, timeout=300)
+    subprocess.run(make, env=os.environ | importing(*paths), check=True, timeout=300)
     asked: list[dict] = []
     answer = speaking(agent)
 
@@ -34,7 +33,7 @@ def two_steps(tmp_path: Path, script: str, *overrides: str, **variables: str) ->
     job = Script(tmp_path / "run", agent, tmp_path / "data", steps=2, script=tau2.RECIPE / script)
     with tau2.endpoint(customer) as url:
         job.env = {
-            "PYTHONPATH": path, "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"),
+            **importing(*paths), "SFT": str(agent), "BASE": str(base), "DATA": str(tmp_path / "data"),
             "OUT": str(job.directory), "SIMULATOR_URL": url, "SIMULATOR_MODEL": "tiny", "SIMULATOR_SEED": "5",
             "SIMULATOR_TEMPERATURE": "0.7", "TRANSCRIPTS": str(tmp_path / "transcripts"), "TURNS": "3", "STEPS": "2",
             "TRAIN_BATCH": "2", "MINI_BATCH": "2", "GROUP": "2", "MAX_PROMPT": "2560", "MAX_RESPONSE": "768",
@@ -79,6 +78,13 @@ def test_two_steps_of_the_megatron_script(tmp_path: Path) -> None:
 
 @pytest.mark.recipe_scripts
 @pytest.mark.vllm
+def test_two_steps_of_the_megatron_script_with_vllm_rollouts(tmp_path: Path) -> None:
+    variables = on_vllm() | on_megatron(*tau2.on_path(), beside("vllm")) | {"TP": "1", "CP": "1", "ROLLOUT": "vllm"}
+    two_steps(tmp_path, "run_qwen3_8b_megatron.sh", **variables)
+
+
+@pytest.mark.recipe_scripts
+@pytest.mark.vllm
 def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
     overrides = ("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16")
-    two_steps(tmp_path, "run_qwen3_8b_fsdp2.sh", *overrides, ULYSSES="1", **VLLM)
+    two_steps(tmp_path, "run_qwen3_8b_fsdp2.sh", *overrides, ULYSSES="1", **on_vllm(*tau2.on_path()))

@@ -5,14 +5,14 @@
 from pathlib import Path
 
 import pytest
-from verl_jobs.job import VLLM, Job
+from verl_jobs.job import Job, on_vllm
 
 pytestmark = pytest.mark.vllm
 
 
 def test_rejuvenated_job_with_vllm_rollouts(models: Path, tmp_path: Path) -> None:
     job = Job(tmp_path, models / "sft", models / "data", steps=2)
-    job.env = VLLM
+    job.env = on_vllm()
     job.overrides = [
         "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         "actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16",
