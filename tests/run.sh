@@ -26,13 +26,20 @@ fi
 
 # One thread a process: the tests run several processes on few cores.
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-echo "== lint and types"
+echo "== lint; types are checked beside the tests"
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-"$VENV/bin/mypy"
+failed=0
+TYPES=$(mktemp)
+trap 'rm -f "$TYPES"' EXIT
+"$VENV/bin/mypy" > "$TYPES" 2>&1 &
 echo "== tests"
 # Whole files, in the order of tests/conftest.py: tests of one file share what took long to make. (Not by group: the marks
 # of pytest-xdist 3.8 have no effect with pytest 9.2.) A stream that dies ends the run with the name of its test: a new one
 # in its place would wait for ever, since 3.8 hands finished files out again, and those never report.
-exec "$VENV/bin/python" -m pytest -n "$STREAMS" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
-  --durations 25 -m "$MARKS" "$@"
+"$VENV/bin/python" -m pytest -n "$STREAMS" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+  --durations 25 -m "$MARKS" "$@" || failed=$?
+echo "== types"
+wait $! || failed=$?
+cat "$TYPES"
+exit "$failed"

@@ -23,7 +23,6 @@ def refused(models: Path, directory: Path, *overrides: str) -> str:
     ("override", "key"),
     [
         ("rejuvenation.base_path=not/there/either", "rejuvenation.base_path"),
-        ("rejuvenation.fusion.alpha=1.5", "rejuvenation.fusion.alpha"),
         ("+rejuvenation.fusion.alhpa=0.5", "rejuvenation.fusion.alhpa"),
     ],
 )
