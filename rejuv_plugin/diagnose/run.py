@@ -41,7 +41,7 @@ def diagnose(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]
         progress: called with a phase, the number of units done in it, and of all.
 
     Returns:
-        What metrics.json holds: see README, "Diagnose". Numbers are finite or None.
+        What metrics.json holds: see docs/diagnosis.md. Numbers are finite or None.
 
     Raises:
         InputError: a checkpoint that transformers cannot load or that is not finite, a device that is too small.

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a metric is called, and what its row in the README says. Pages read this without torch."""
+"""What a metric is called, and what its row in docs/monitors.md says. Pages read this without torch."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the README's table."""
+    """One row of the table in docs/monitors.md."""
 
     name: str
     """Below `ACTOR` or `TRAINER`. Never with ``max`` or ``min`` in it: verl's

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of metrics, and their table in the README: ``python tests/plugin/test_monitor_catalogue.py`` prints it."""
+"""Names of metrics, and their table in docs/monitors.md: ``python tests/plugin/test_monitor_catalogue.py`` prints it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rejuv_plugin.monitors.catalogue import CATALOGUE
 from rejuv_plugin.monitors.metric import QUANTILES
 from rejuv_plugin.monitors.rules import RULES
 
-README = Path(rejuv_plugin.__file__).parents[1] / "README.md"
+PAGE = Path(rejuv_plugin.__file__).parents[1] / "docs" / "monitors.md"
 
 
 def table() -> str:
@@ -21,8 +21,8 @@ def table() -> str:
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
-def test_the_readme_has_the_table() -> None:
-    assert table() in README.read_text(), f"run python {__file__}, and put what it prints in the README"
+def test_the_page_has_the_table() -> None:
+    assert table() in PAGE.read_text(), f"run python {__file__}, and put what it prints in {PAGE}"
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
