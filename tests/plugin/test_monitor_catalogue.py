@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of metrics, and their table in docs/monitors.md, which ``python tests/plugin/test_monitor_catalogue.py`` prints."""
+"""Names of metrics; their table in docs/monitors.md: ``python tests/plugin/test_monitor_catalogue.py`` prints it."""
 
 from pathlib import Path
 
