@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # Runs to make for each seed: over, rejuvenated, moderate, base.
 ARMS=${ARMS:-"over rejuvenated"}
-# The settings were chosen on seeds 0 and 1.
+# The settings were chosen on seed 0.
 SEEDS=${SEEDS:-"2"}
 STEPS=${STEPS:-25}
 # Arms that run at a time: 2.5 GiB each.

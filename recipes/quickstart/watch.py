@@ -82,7 +82,7 @@ class Console:
     """One line that is rewritten on a terminal; elsewhere a new line each time the text changes."""
 
     def __init__(self, arm: str, lines: bool) -> None:
-        self.prefix, self.last, self.rewrite = f"{arm:<12}", "", sys.stdout.isatty() and not lines
+        self.prefix, self.last, self.rewrite = f"{arm:<12} ", "", sys.stdout.isatty() and not lines
         self.kept: list[str] = []
 
     def show(self, text: str) -> None:

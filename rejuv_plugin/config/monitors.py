@@ -55,7 +55,7 @@ class MonitorsConfig:
     """An answer passes with a score above it: right for scores of 0 and 1, and of -1 and 1."""
 
     probe: bool = True
-    """Entropy and top-1 mass on the probe set."""
+    """Entropy and likelihood of the probe set's responses."""
 
     neurons: bool = True
     """ReDo and GraMa scores of the MLP neurons on the probe set."""
