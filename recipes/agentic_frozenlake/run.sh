@@ -38,25 +38,24 @@ stage "2/4 models and data, seeds $SEEDS (about two minutes each)"
 for seed in $SEEDS; do OMP_NUM_THREADS=1 python "$HERE/make_lake.py" --seed "$seed" --out "$OUT"; done
 
 stage "3/4 RL under verl: $ARMS, $STEPS steps each, $JOBS at a time"
-# What is left when one fails must not go on alone.
-trap 'kill $(jobs -pr) 2> /dev/null || true' EXIT
 export STEPS ALPHA OUT
+# Another alpha, or overrides: other runs.
+OTHER=$([ "$ALPHA $*" = "0.5 " ] || echo "-$(echo "$ALPHA $*" | cksum | cut -d " " -f 1)")
 runs=()
 for SEED in $SEEDS; do
   MODELS=$(python "$HERE/lake_settings.py" --seed "$SEED" --out "$OUT")
-  RUN_DIR=$OUT/runs/$(basename "$MODELS")-steps$STEPS
+  RUN_DIR=$OUT/runs/$(basename "$MODELS")-steps$STEPS$OTHER
   runs+=("$RUN_DIR")
   export SEED MODELS RUN_DIR
   for arm in $ARMS; do
     # A study that was stopped goes on where it was.
     if grep -qs '"exit_code": 0' "$RUN_DIR/$arm/run.json"; then continue; fi
-    while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do wait -n; done
-    ARM=$arm python "$ROOT/recipes/quickstart/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" --lines -- \
-      bash "$HERE/run_frozenlake_fsdp2.sh" "$@" &
+    wait_for_room "$JOBS"
+    ARM=$arm in_background python "$ROOT/recipes/quickstart/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" --lines -- \
+      bash "$HERE/run_frozenlake_fsdp2.sh" "$@"
   done
 done
-while [ -n "$(jobs -pr)" ]; do wait -n; done
-trap - EXIT
+wait_for_all
 
 stage "4/4 results"
 python "$HERE/lake_summary.py" "${runs[@]}" --output "$OUT"

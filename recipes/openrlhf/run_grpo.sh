@@ -40,8 +40,13 @@ LABEL_KEY=${LABEL_KEY:-label}
 START=$OUT/rejuvenated-alpha$ALPHA
 RESET=()
 if [ -n "$CALIBRATION" ]; then
-  RESET=(--reset-ratio "$RESET_RATIO" --calibration "$CALIBRATION" --save-reset-set "$OUT/neurons.json")
   START=$START-reset$RESET_RATIO
+  if [ -f "$START-neurons.json" ]; then
+    # Measured by a run that failed later.
+    RESET=(--reset-set "$START-neurons.json")
+  else
+    RESET=(--reset-ratio "$RESET_RATIO" --calibration "$CALIBRATION" --save-reset-set "$START-neurons.json")
+  fi
 fi
 
 mkdir -p "$OUT"

@@ -46,15 +46,12 @@ MODELS_S=$((SECONDS - STARTED - INSTALL_S))
 RUN_DIR=${RUN_DIR:-$OUT/runs/$(basename "$MODELS")-steps$STEPS}
 export SEED STEPS ALPHA OUT MODELS RUN_DIR
 stage "3/4 RL under verl: $(echo $ARMS), $STEPS steps each, $JOBS at a time (6 to 10 minutes)"
-# What is left when one fails must not go on alone.
-trap 'kill $(jobs -pr) 2> /dev/null || true' EXIT
 for arm in $ARMS; do
-  while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do wait -n; done
-  ARM=$arm python "$HERE/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" $([ "$JOBS" = 1 ] || echo --lines) -- \
-    bash "$HERE/run_nav_fsdp2.sh" "$@" &
+  wait_for_room "$JOBS"
+  ARM=$arm in_background python "$HERE/watch.py" --arm "$arm" --steps "$STEPS" --dir "$RUN_DIR/$arm" $([ "$JOBS" = 1 ] || echo --lines) -- \
+    bash "$HERE/run_nav_fsdp2.sh" "$@"
 done
-while [ -n "$(jobs -pr)" ]; do wait -n; done
-trap - EXIT
+wait_for_all
 
 stage "4/4 results"
 python "$HERE/summarise.py" "$RUN_DIR" --install-seconds "$INSTALL_S" --models-seconds "$MODELS_S"

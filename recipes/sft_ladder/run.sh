@@ -80,14 +80,11 @@ seed() {
   if [[ " $PARTS " == *" tune "* ]]; then tune "$1" "$models"; fi
 }
 
-# What is left when one fails must not go on alone.
-trap 'kill $(jobs -pr) 2> /dev/null || true' EXIT
 for number in $SEEDS; do
-  while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do wait -n; done
-  seed "$number" &
+  wait_for_room "$JOBS"
+  in_background seed "$number"
 done
-while [ -n "$(jobs -pr)" ]; do wait -n; done
-trap - EXIT
+wait_for_all
 if [[ " $PARTS " == *" results "* ]]; then
   python "$HERE/outcome.py" "$RESULTS" --output "$RESULTS"
 fi

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .compatible import EMBEDDINGS, HEADS, module_of, of_text
 from .headers import FLOATING, TensorInfo, read_header
 from .layout import Checkpoint, read_json, side_files
 
@@ -155,9 +156,7 @@ def _check_base_layer(adapter: Checkpoint, base: Checkpoint, name: str, place: T
 def _place(adapter: Checkpoint, base: Checkpoint, name: str, stored: str) -> TensorInfo:
     if name not in base.tensors or not stored.startswith(_PREFIX):
         raise _unfit(adapter, f"tensors of {base.key} ({base.root})", f"{stored}, which has no counterpart there")
-    text = base.config.get("text_config")
-    tied = base.config.get("tie_word_embeddings", text.get("tie_word_embeddings") if isinstance(text, dict) else None)
-    if tied and name.split(".")[-2] in ("embed_tokens", "lm_head", "wte", "embed_out", "embed_in"):
+    if of_text(base, "tie_word_embeddings") and module_of(name) in EMBEDDINGS + HEADS:
         raise _unfit(adapter, "embeddings left alone in a model that ties them", stored)
     for info in (base.tensors[name], adapter.tensors[stored]):
         if info.dtype not in FLOATING:

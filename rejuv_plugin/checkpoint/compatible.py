@@ -97,7 +97,7 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
 def _is_extra_head(name: str, base: Checkpoint) -> bool:
     """Whether a tensor that the base does not have belongs to a module beside the model: ``v_head.summary.weight``."""
     tops = {other.partition(".")[0] for other in base.tensors}
-    return name.partition(".")[0] not in tops and _module(name) not in HEADS + EMBEDDINGS
+    return name.partition(".")[0] not in tops and module_of(name) not in HEADS + EMBEDDINGS
 
 
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
@@ -135,9 +135,9 @@ def of_text(checkpoint: Checkpoint, entry: str) -> Any:
 
 def _partner(name: str, checkpoint: Checkpoint) -> str | None:
     """The tied partner of an embedding or head ``name`` in ``checkpoint``, if there is exactly one."""
-    module = _module(name)
+    module = module_of(name)
     kinds = EMBEDDINGS if module in HEADS else HEADS if module in EMBEDDINGS else ()
-    found = [other for other in checkpoint.tensors if other.endswith(".weight") and _module(other) in kinds]
+    found = [other for other in checkpoint.tensors if other.endswith(".weight") and module_of(other) in kinds]
     return found[0] if len(found) == 1 and name.endswith(".weight") else None
 
 
@@ -180,17 +180,18 @@ def _check_shapes(
 def _only_vocabulary(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> bool:
     sizes = {(ours[:1], theirs[:1]) for _, ours, theirs in wrong}
     return len(sizes) == 1 and all(
-        _module(name) in EMBEDDINGS + HEADS and ours and theirs and ours[1:] == theirs[1:]
+        module_of(name) in EMBEDDINGS + HEADS and ours and theirs and ours[1:] == theirs[1:]
         for name, ours, theirs in wrong
     )
 
 
 def is_head(name: str) -> bool:
     """Whether a tensor belongs to the output embedding."""
-    return _module(name) in HEADS
+    return module_of(name) in HEADS
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
+    """The last part of a tensor's name but one: ``lm_head`` of ``lm_head.weight``."""
     return name.rpartition(".")[0].rpartition(".")[2]
 
 

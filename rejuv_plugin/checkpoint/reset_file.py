@@ -34,7 +34,12 @@ def check_new(path: Path, key: str) -> None:
         InputError: named ``key``; something is there already, or its directory cannot be written.
     """
     if os.path.lexists(path):
-        raise InputError(key, "a file that does not exist", f"{path}, which does", "give another path or remove it")
+        raise InputError(
+            key,
+            "a file that does not exist",
+            f"{path}, which does",
+            "use it (--reset-set), remove it, or give another path",
+        )
     check_writable(path.resolve().parent, key)
 
 

@@ -40,7 +40,7 @@ def all_or_nothing(output: Path, key: str, adopted: Path | None = None, keep: bo
             _rename(directory, output, key)
             flush(output.parent)
         except BaseException as error:
-            if not (keep and isinstance(error, (OSError, KeyboardInterrupt))):
+            if not keep or isinstance(error, InputError):
                 shutil.rmtree(directory, ignore_errors=True)
             raise
 

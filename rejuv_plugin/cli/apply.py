@@ -251,10 +251,11 @@ def apply(
 
             inputs = checkpoint.read_inputs(plan, progress=progress)
             found = measure(plan, reset, inputs, "--", progress)
+            if save_reset_set:
+                # Before what can fail for want of room: the measurement is the longer part.
+                reset_file.save(found, save_reset_set)
             plan = checkpoint.plan_reset(plan, found, reset.omega, "--calibration")
         manifest = checkpoint.apply(plan, output, inputs=inputs, progress=progress, resume=resume, shards=shards)
-        if save_reset_set and plan.reset:
-            reset_file.save(plan.reset.chosen, save_reset_set)
         entropy = _entropies(plan, reset, output, progress) if reset.ratio else {}
     if as_json:
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))

@@ -5,7 +5,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .checks import whole
+from .checks import finite, whole
 
 _ON_PROBE_SET = ("probe", "neurons", "ranks", "attention", "sharpness")
 
@@ -91,5 +91,6 @@ class MonitorsConfig:
 
     def __post_init__(self) -> None:
         whole(self, "sample")
+        finite(self, "pass_score")
         if self.stop_on_alarm and not (self.enabled and self.alarms):
             raise InputError("stop_on_alarm", "false without alarms", "true", "turn monitors.alarms on")

@@ -17,7 +17,7 @@ from ..ops.distribution import entropy
 from ..probe.decoder import decoder_layers
 from ..probe.dialogue import Example
 from ..probe.entropy_scan import LOGITS, capped, not_finite
-from ..probe.experts import Routed, recorded
+from ..probe.experts import Routed, recorded, stacked
 
 KEY = "--signals"
 
@@ -133,7 +133,7 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
     if neurons or ranks:
         count = model.config.get_text_config().num_hidden_layers
         layers = decoder_layers(model, count, KEY, "leave neurons and ranks out")
-    experts: list[tuple[int, Any, dict[int, Routed]]] = []
+    experts: list[tuple[int, dict[int, Routed]]] = []
     with ExitStack() as stack:
         if neurons:
             # Parameters ask for no gradient, and activations have one nevertheless.
@@ -150,10 +150,10 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
             elif neurons:
                 module = _experts(mlp)
                 neurons.has(number, module.down_proj.shape[0] * module.down_proj.shape[2])
-                experts.append((number, module, stack.enter_context(recorded(module))))
+                experts.append((number, stack.enter_context(recorded(module))))
 
         def after_forward() -> None:
-            for number, _, seen in experts:
+            for number, seen in experts:
                 for expert, routed in seen.items():
                     assert neurons is not None
                     _see(neurons, number, routed.inner, expert * routed.inner.shape[-1])
@@ -189,9 +189,7 @@ def _see(neurons: NeuronMonitor, layer: int, inner: Tensor, first: int) -> None:
 
 
 def _experts(mlp: Any) -> Any:
-    experts = getattr(mlp, "experts", None)
-    stacked = (getattr(experts, name, None) for name in ("gate_up_proj", "down_proj"))
-    if not (all(isinstance(weight, Tensor) for weight in stacked) and hasattr(experts, "_apply_gate")):
+    if (experts := stacked(mlp)) is None:
         raise InputError(
             KEY, "MLPs with a down_proj, or stacked experts without biases", type(mlp).__name__, "leave neurons out"
         )

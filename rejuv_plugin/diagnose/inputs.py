@@ -11,6 +11,7 @@ import torch
 
 from ..checkpoint import read_checkpoint
 from ..checkpoint.adapter import is_adapter
+from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.source import locate
 from ..config import DiagnosisConfig
@@ -92,7 +93,7 @@ def _full(sft: str) -> Checkpoint:
 
 
 def _check_vocabulary(base: Checkpoint, sequences: Sequence[Sequence[int]]) -> None:
-    rows, largest = base.config.get("vocab_size"), max(chain.from_iterable(sequences))
+    rows, largest = of_text(base, "vocab_size"), max(chain.from_iterable(sequences))
     if rows and largest >= rows:
         raise InputError(
             "--base", f"rows for all tokens of the data, {largest} among them", f"{rows} rows", "use other data"

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
+from ..monitors.monitor import quantiles
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
 from ..probe.answers import sample_answers
@@ -118,17 +117,12 @@ def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tupl
                 name.removeprefix("probe/"): each for name, each in values.layers.items()
             }
             numbers = {name.removeprefix("probe/"): plain(value) for name, value in values.numbers.items()}
-            found |= Found(numbers | {name: plain(_median(each)) for name, each in layers.items()}, layers)
+            found |= Found(numbers | {name: plain(quantiles(each).get("q50")) for name, each in layers.items()}, layers)
     return found, tokens
 
 
 def _no_look(name: str) -> None:
     """The pass was run before the monitors are asked for their sums."""
-
-
-def _median(values: Sequence[float]) -> float | None:
-    finite_ones = [value for value in values if value == value]
-    return float(torch.tensor(finite_ones, dtype=torch.float64).quantile(0.5)) if finite_ones else None
 
 
 def _sampled(inputs: Inputs, model: Any, key: str, say: Progress) -> Found:

@@ -116,7 +116,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": GEMMA_POST_NORM,
     "phi3": PHI3,
 }
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def architecture_of(config: Config, key: str) -> Architecture:
@@ -128,7 +128,7 @@ def architecture_of(config: Config, key: str) -> Architecture:
     model_type = config.get("model_type")
     if known := ARCHITECTURES.get(str(model_type)):
         return known
-    if any(config.get(entry) for entry in _EXPERTS):
+    if any(config.get(entry) for entry in EXPERT_COUNTS):
         raise InputError(
             key,
             f"an architecture whose neurons are known ({', '.join(ARCHITECTURES)})",

@@ -26,7 +26,7 @@ def pass_at(passes: Tensor, group: int, k: int) -> Tensor:
     return 1 - ((failed - steps).clamp(min=0) / (group - steps)).prod(-1)
 
 
-def pass_floor(group: int) -> float:
+def pass_floor(group: float) -> float:
     """p*(g) = 1 - 2^(-1/g): at this pass rate half of the groups of g answers have no pass (arXiv 2606.18487)."""
     return 1.0 - 2.0 ** (-1 / group)
 

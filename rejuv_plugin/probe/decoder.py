@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError
-
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+from ..neurons.architectures import EXPERT_COUNTS
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ModelShape:
     @classmethod
     def of(cls, hf_config: Any) -> "ModelShape":
         config = hf_config.get_text_config()
-        experts = next((n for n in (getattr(config, name, None) for name in _EXPERTS) if n), 0)
+        experts = next((n for n in (getattr(config, name, None) for name in EXPERT_COUNTS) if n), 0)
         dense = getattr(config, "intermediate_size", None) or 0
         routed = experts * (getattr(config, "moe_intermediate_size", None) or dense)
         return cls(config.num_hidden_layers, config.hidden_size, max(dense, routed))

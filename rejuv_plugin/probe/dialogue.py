@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..config import ResetConfig
 from ..errors import InputError
@@ -61,10 +62,26 @@ def read_examples(
     Raises:
         InputError: as `calibration.read_dialogues` and `tokenize`.
     """
-    dialogues = read_dialogues(path, key)[:count]
-    context = checkpoint.config.get("max_position_embeddings") or sys.maxsize
-    vocabulary = checkpoint.config.get("vocab_size") or sys.maxsize
-    whole = tokenize(dialogues, load_tokenizer(checkpoint), context, vocabulary, key, checkpoint.key)
+    limits = tuple(of_text(checkpoint, entry) for entry in ("max_position_embeddings", "vocab_size"))
+    return cut_examples(path, count, load_tokenizer(checkpoint), limits, max_tokens, key, checkpoint.key)
+
+
+def cut_examples(
+    path: str,
+    count: int | None,
+    tokenizer: Any,
+    limits: tuple[int | None, ...],
+    max_tokens: int,
+    key: str,
+    sft_key: str,
+) -> list[Example]:
+    """As `read_examples`, of a model whose tokenizer is loaded.
+
+    Args:
+        limits: the most tokens that the model takes, and rows of its embeddings, where they are known.
+    """
+    context, vocabulary = (limit or sys.maxsize for limit in limits)
+    whole = tokenize(read_dialogues(path, key)[:count], tokenizer, context, vocabulary, key, sft_key)
     return [e for e in (example.first(max_tokens) for example in whole) if e.targets]
 
 

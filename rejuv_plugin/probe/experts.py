@@ -6,7 +6,7 @@ transformers 5 stacks the experts of a layer and multiplies them in one kernel, 
 look, its forward is replaced by the plain loop: the same function, in another order of additions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,27 +33,45 @@ class Routed:
         return pairs[:, 0], pairs[:, 1]
 
 
+def stacked(mlp: Any) -> Any | None:
+    """The experts of an MLP, if they are stacked and without biases, as transformers 5 keeps most; else None."""
+    experts = getattr(mlp, "experts", None)
+    weights = (getattr(experts, name, None) for name in ("gate_up_proj", "down_proj"))
+    return experts if all(isinstance(each, Tensor) for each in weights) and hasattr(experts, "_apply_gate") else None
+
+
+def one_by_one(
+    experts: Any, hidden: Tensor, index: Tensor, weights: Tensor, see: Callable[[int, Routed], None]
+) -> Tensor:
+    """The forward of stacked ``experts`` as a plain loop.
+
+    Args:
+        experts: from `stacked`.
+        hidden: ``[T, hidden]``.
+        index: ``[T, k]`` int64, the experts of each token.
+        weights: ``[T, k]``, the router's.
+        see: called for each expert that gets a token, before its down projection.
+    """
+    output = torch.zeros_like(hidden)
+    for number in index.unique().tolist():
+        tokens, slots = (index == number).nonzero(as_tuple=True)
+        gate_up = linear(hidden[tokens], experts.gate_up_proj[number])
+        inner = experts._apply_gate(gate_up) * weights[tokens, slots, None]
+        see(number, Routed(tokens, gate_up, inner))
+        output = output.index_add(0, tokens, linear(inner, experts.down_proj[number]).to(output.dtype))
+    return output
+
+
 @contextmanager
 def recorded(experts: Any) -> Iterator[dict[int, Routed]]:
     """Fill a dict by expert while the block runs; experts that get no token are not in it.
 
     Args:
-        experts: a stacked module of transformers 5, called with one sequence.
+        experts: from `stacked`, called with one sequence.
     """
     seen: dict[int, Routed] = {}
-
-    def forward(hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        output = torch.zeros_like(hidden)
-        for number in index.unique().tolist():
-            tokens, slots = (index == number).nonzero(as_tuple=True)
-            gate_up = linear(hidden[tokens], experts.gate_up_proj[number])
-            inner = experts._apply_gate(gate_up) * weights[tokens, slots, None]
-            output = output.index_add(0, tokens, linear(inner, experts.down_proj[number]))
-            seen[number] = Routed(tokens, gate_up, inner)
-        return output
-
     # An attribute of the instance, found before the method of its class.
-    experts.forward = forward
+    experts.forward = lambda hidden, index, weights: one_by_one(experts, hidden, index, weights, seen.__setitem__)
     try:
         yield seen
     finally:

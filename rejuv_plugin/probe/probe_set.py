@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probe set: some dialogues that are never trained on, which monitors look at again and again."""
 
-import sys
 from typing import Any
 
 from ..config import MonitorProbeConfig
 from ..errors import InputError
-from .calibration import read_dialogues
-from .dialogue import Example, tokenize
+from .dialogue import Example, cut_examples
 
 KEY = "rejuvenation.monitors.probe_set.data"
 _MODEL = "actor_rollout_ref.model.path"
@@ -29,10 +27,8 @@ def read_probe_set(settings: MonitorProbeConfig, tokenizer: Any, hf_config: Any)
         InputError: see `probe.calibration.read_dialogues` and `probe.dialogue.tokenize`; also nothing left.
     """
     text = hf_config.get_text_config()
-    context, vocabulary = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
-    dialogues = read_dialogues(str(settings.data), KEY)[: settings.examples]
-    whole = tokenize(dialogues, tokenizer, context or sys.maxsize, vocabulary or sys.maxsize, KEY, _MODEL)
-    examples = [example for example in (e.first(settings.max_tokens) for e in whole) if example.targets]
+    limits = tuple(getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
+    examples = cut_examples(str(settings.data), settings.examples, tokenizer, limits, settings.max_tokens, KEY, _MODEL)
     if not examples:
         raise InputError(
             KEY,

@@ -69,6 +69,30 @@ def look_with_a_hook_that_fails(path: Path) -> tuple[dict[str, str], int]:
     return probe_on_rank.outcomes(engine, EXAMPLES, passes=4), len(calls)
 
 
+def look_without_an_mlp(path: Path) -> dict[str, str]:
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+    from rejuv_plugin.integrations.verl.monitors import sites_fsdp
+
+    class Renamed:
+        """A layer whose MLP has another name, as GraniteMoE's or OPT's."""
+
+        def __init__(self, layer: object) -> None:
+            self._layer = layer
+
+        def __getattr__(self, name: str) -> object:
+            if name == "mlp":
+                raise AttributeError(name)
+            return getattr(self._layer, name)
+
+    layers = sites_fsdp.decoder_layers
+    sites_fsdp.decoder_layers = lambda *args: [Renamed(layer) for layer in layers(*args)]
+    engine = engines.build(path, "fsdp2")
+    engine.initialize()
+    return probe_on_rank.outcomes(engine, EXAMPLES, passes=1)
+
+
 @pytest.mark.parametrize(
     ("variant", "strategy", "world", "model", "config"),
     [
@@ -112,6 +136,13 @@ def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: di
     for outcome, calls in server.run(look_with_a_hook_that_fails, 1, path):
         assert outcome == {"probe": "", "neurons": "", "ranks": "", "attention": "ArithmeticError('in a hook')"}
         assert calls == 1
+
+
+def test_a_layer_without_an_mlp_disables_the_neurons_alone(server: Server, models: dict) -> None:
+    path, _ = models["llama-biases"]
+    (outcome,) = server.run(look_without_an_mlp, 1, path)
+    assert "expected MLPs with a down_proj" in outcome.pop("neurons")
+    assert outcome == {"probe": "", "ranks": "", "attention": ""}
 
 
 def step(path: Path, strategy: str, updates: int, model: dict, config: dict) -> tuple:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a verl configuration may ask for, and the one line it gets otherwise."""
 
+import math
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({**WORKER, "fusion": {"method": "ties"}}, {}, "rejuvenation.fusion.method", "mode=disk"),
         ({"base_path": "b", "fusion": {"alhpa": 0.5}}, {}, "rejuvenation.fusion.alhpa", "did you mean"),
         ({"base_path": "b", "alpha": 0.5}, {}, "rejuvenation.alpha", "unknown key"),
+        ({"base_path": "b", "monitors": {"pass_score": math.nan}}, {}, "rejuvenation.monitors.pass_score", "finite"),
         ({"base_path": "b", "reset": {"ratio": 1.5}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
         ({"base_path": "b", "reset": {"ratio": True}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
         ({"base_path": "b", "reset": {"calibration": "c"}}, {}, "rejuvenation.reset.ratio", "above 0"),

@@ -118,3 +118,17 @@ def test_an_algorithm_that_is_none(tmp_path: Path) -> None:
     result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "ALGORITHM: expected grpo, dapo or ppo, got dpo. Fix:" in result.stderr
+
+
+@pytest.mark.parametrize(("last", "code"), [("true", 0), ("exit 3", 3), ("sleep 1; exit 3", 3)])
+def test_a_run_that_fails_ends_its_script(tmp_path: Path, last: str, code: int) -> None:
+    """Also one that has ended before the script waits for it."""
+    lines = [
+        "set -euo pipefail",
+        f". {RECIPES}/environment.sh",
+        "for i in 1 2 3; do wait_for_room 2; in_background true; done",
+    ]
+    lines += [f"in_background bash -c '{last}'", "sleep 0.5", "wait_for_all", "echo went on"]
+    env = os.environ | {"HERE": str(RECIPES / "quickstart"), "OUT": str(tmp_path)}
+    result = subprocess.run(["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (code, "" if code else "went on\n"), result.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import SINGLE, edit_json, save_model, snapshot, weights
+from checkpoints import SINGLE, edit_json, save_model, set_weights, snapshot, weights
 from fusion_reference import canonical_bits, round_to_bits
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -209,6 +209,20 @@ def test_tied_embeddings_and_patterns_are_refused(tmp_path: Path) -> None:
         edit_json(config, tie_word_embeddings=True)
     with pytest.raises(InputError, match=r"^--sft: expected embeddings left alone"):
         run(tmp_path, output="other")
+
+
+@pytest.mark.parametrize("name", ["word_embeddings", "embed_out"])
+def test_any_name_of_a_tied_embedding_is_refused(tmp_path: Path, name: str) -> None:
+    """BLOOM's, GPT-NeoX's: as the checks of two checkpoints know them."""
+    adapter, base, added = make(tmp_path) / "adapter_model.safetensors", tmp_path / "base", torch.ones(64, 32)
+    save_file(load_file(adapter) | {f"{STORED}{name}.weight": added}, adapter)
+    tensors = weights(base) | {f"{name}.weight": added}
+    for file in base.glob("model*"):
+        file.unlink()
+    set_weights(base, tensors)
+    edit_json(base / "config.json", tie_word_embeddings=True)
+    with pytest.raises(InputError, match=r"^--sft: expected embeddings left alone"):
+        run(tmp_path)
 
 
 def test_embeddings_that_peft_saved_beside_the_adapter_must_be_the_bases(tmp_path: Path) -> None:

@@ -202,6 +202,20 @@ def rejuv(*arguments: str, output: str = "out") -> int:
 RESET = ("--reset-ratio", "0.05", "--calibration", "data.jsonl", "--positions", "2")
 
 
+def test_a_set_that_was_measured_outlives_a_disk_that_is_full_later(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise InputError("--output", "room", "a full disk", "free some")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rejuv_plugin.checkpoint.apply", full)
+        assert rejuv(*RESET, "--save-reset-set", "s.json") == 2
+    assert "a full disk" in capsys.readouterr().err
+    assert rejuv("--reset-set", "s.json") == 0
+    assert reset_file.load("s.json", "--reset-set").digest == measured(own).digest
+
+
 def test_apply_resets_saves_and_reuses_the_set(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert rejuv(*RESET, "--save-reset-set", "sets/s.json") == 0
     out, err = capsys.readouterr()

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
-from ...checkpoint import Materialised, Plan, materialise, plan_reset
+from ...checkpoint import Materialised, Plan, check_cache, materialise, plan_reset
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
 from .. import ray_shards
@@ -33,6 +33,8 @@ def apply(job: Job, config: Any) -> Outcome:
     """
     plan, found, choice = plan_of(job), None, None
     if job.settings.reset.ratio:
+        # Room, before the longer part of the work.
+        check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
         found = _find_neurons(plan, job)
     if job.tunes_on:
         choice = tuning.choose(job, config, plan, found.chosen if found else None)

@@ -5,16 +5,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....probe.decoder import ModelShape, decoder_layers
+from ....probe.experts import Routed, one_by_one, stacked
 from .guarded import Guard
 from .sites import NOBODY, Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
@@ -58,7 +57,7 @@ class FsdpSites:
             if watched.ranks:
                 rank_hooks(hooks, layer, watched.ranks, number)
             if watched.neurons:
-                watched.neurons[1](_mlp_hooks)(hooks, layer.mlp, watched.neurons, number)
+                watched.neurons[1](_mlp_hooks)(hooks, getattr(layer, "mlp", None), watched.neurons, number)
         if watched.attention:
             attention = {layer.self_attn: number for number, layer in enumerate(layers) if hasattr(layer, "self_attn")}
             watched.attention[1](self._attention)(hooks, attention, *watched.attention)
@@ -107,9 +106,7 @@ def _mlp_hooks(hooks: Hooks, mlp: Any, watched: tuple[NeuronMonitor, Guard], lay
     if hasattr(mlp, "down_proj"):
         neuron_hooks(hooks, mlp.down_proj, watched, layer, 0, mlp.down_proj.in_features)
         return
-    experts = getattr(mlp, "experts", None)
-    up, down = (getattr(experts, name, None) for name in ("gate_up_proj", "down_proj"))
-    if not (isinstance(up, Tensor) and isinstance(down, Tensor) and hasattr(experts, "_apply_gate")):
+    if (experts := stacked(mlp)) is None:
         raise InputError(
             f"{_KEY}.neurons",
             "MLPs with a down_proj, or stacked experts without biases",
@@ -120,27 +117,24 @@ def _mlp_hooks(hooks: Hooks, mlp: Any, watched: tuple[NeuronMonitor, Guard], lay
 
 
 def _expert_hooks(hooks: Hooks, experts: Any, watched: tuple[NeuronMonitor, Guard], layer: int) -> None:
-    """transformers multiplies all experts of a layer in one kernel, which leaves nothing to hook. For this pass a plain
-    loop does it: the same function, in another order of additions."""
+    """For this pass a loop over the experts; see `probe.experts`."""
     monitor, guard = watched
     turns, awaited = Turns(), set()
 
     def forward(hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         turn, again = turns.next()
         counted = hooks.layouts[turn].counted.flatten()
-        output = torch.zeros_like(hidden)
-        for expert in index.unique().tolist():
-            tokens, slots = (index == expert).nonzero(as_tuple=True)
-            gate_up = linear(hidden[tokens], experts.gate_up_proj[expert])
-            inner = experts._apply_gate(gate_up) * weights[tokens, slots, None]
-            first, mine = expert * inner.shape[-1], counted[tokens]
+
+        def see(expert: int, routed: Routed) -> None:
+            inner = routed.inner
+            first, mine = expert * inner.shape[-1], counted[routed.tokens]
             if not again:
                 guard(monitor.saw)("redo", layer, inner.detach()[mine], first)
             if inner.requires_grad and (turn, expert) not in awaited:
                 awaited.add((turn, expert))
                 inner.register_hook(_gradients(monitor, guard, layer, mine, first))
-            output = output.index_add(0, tokens, linear(inner, experts.down_proj[expert]).to(output.dtype))
-        return output
+
+        return one_by_one(experts, hidden, index, weights, see)
 
     monitor.has(layer, experts.down_proj.shape[0] * experts.down_proj.shape[2])
     experts.forward = forward

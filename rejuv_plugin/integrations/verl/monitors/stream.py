@@ -24,8 +24,9 @@ class StreamedWeights(WeightsMonitor):
     """Of one engine. Only its first rank samples; the sums of the others are zero."""
 
     def __init__(self, engine: Any, sample: int, base: Path | None) -> None:
-        self._here = dist.get_rank() == 0
-        super().__init__(number_of_layers(engine), sample, _base(base if self._here else None))
+        self.here = dist.get_rank() == 0
+        """Whether this rank samples."""
+        super().__init__(number_of_layers(engine), sample, _base(base if self.here else None))
         self._tied = bool(engine.model_config.hf_config.get_text_config().tie_word_embeddings)
         self._guard = Guard()
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
@@ -38,7 +39,7 @@ class StreamedWeights(WeightsMonitor):
                 self._guard.error = NotImplementedError(
                     "a LoRA adapter is streamed, not weights that the base model has too"
                 )
-            elif self._here and not self._guard.error:
+            elif self.here and not self._guard.error:
                 weights = self.watch(weights)
             return weights, peft
 

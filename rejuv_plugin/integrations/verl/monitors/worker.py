@@ -87,15 +87,15 @@ class MonitoredActor:
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def plasticity_save(self, folder: str) -> None:
         """Keep in a checkpoint's directory, which need not exist, what a resumed run must know of this one's start."""
-        if self._weights and self._weights.start:
+        if self._weights and self._weights.here and (start := self._weights.start):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            save_file(self._weights.start, Path(folder, STATE))
+            save_file(start, Path(folder, STATE))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def plasticity_load(self, folder: str) -> None:
         """Go on from what `plasticity_save` kept; without it, this run starts here."""
         path = Path(folder, STATE)
-        if self._weights and path.exists():
+        if self._weights and self._weights.here and path.exists():
             self._weights.restore(load_file(path))
 
 
