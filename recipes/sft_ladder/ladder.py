@@ -21,7 +21,6 @@ from nav_task import demonstrations
 from settings import Settings, models_dir
 from study import load, make_start, run_arm, run_missing
 from transformers.utils import logging as transformers_logging
-from under_verl import run_under_verl
 
 from rejuv_plugin.neurons.reset_set import ResetSet
 
@@ -75,6 +74,9 @@ def main() -> None:
     models = make_ladder(settings, args.seed, args.out)
     args.rows.mkdir(parents=True, exist_ok=True)
     if args.rl == "verl":
+        # Here: without it the environment lacks what follows verl's processes.
+        from under_verl import run_under_verl
+
         run = partial(run_under_verl, make=make, runs=args.rows / "runs" / models.name)
     else:
         run = partial(run_arm, make=make)

@@ -3,7 +3,9 @@
 """The SFT ladder's recipe: its starts, and the analysis of what predicts the outcome of RL."""
 
 import json
+import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -168,11 +170,29 @@ def test_two_setups_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch
         outcome.main()
 
 
+def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tables of kept rows, which must be the kept tables."""
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to)])
+    outcome.main()
+    assert (to / "result.md").read_text() == (kept / "result.md").read_text()
+    return (to / "result.md").read_text()
+
+
 def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = RECIPES / "sft_ladder" / "results"
-    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(tmp_path)])
-    outcome.main()
-    assert (tmp_path / "result.md").read_text() == (kept / "result.md").read_text()
     readme = (kept.parent / "README.md").read_text()
-    verdicts = (tmp_path / "result.md").read_text().split("### Verdicts on the held-out seeds")[1].split("###")[0]
-    assert verdicts.strip() in readme
+    verdicts = made_again(kept, tmp_path / "plain", monkeypatch).split("### Verdicts on the held-out seeds")[1]
+    assert verdicts.split("###")[0].strip() in readme
+    under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch)
+    for title in ("Paired differences", "Share of the gap"):
+        assert under_verl.split(f"### {title}")[1].split("###")[0].partition("\n")[2].strip() in readme
+
+
+def test_studies_without_verl_need_nothing_of_its() -> None:
+    """They install the extra `report` alone."""
+    blocked = "import sys; sys.modules |= dict.fromkeys(('verl', 'ray', 'tensordict', 'psutil', 'uvicorn'))"
+    folders = [str(RECIPES / name) for name in ("sft_ladder", "reset_study", "quickstart", "monitor_study")]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])}
+    code = f"{blocked}; import ladder, keep, outcome, study, monitored"
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-2000:]
