@@ -13,7 +13,7 @@ from verl_jobs.job import RECIPES, Script, on_megatron, on_vllm, plasticity
 pytestmark = pytest.mark.recipe_scripts
 
 
-def two_steps(tmp_path: Path, *overrides: str, head_dim: int = 16, **variables: str) -> None:
+def two_steps(tmp_path: Path, head_dim: int = 16, **variables: str) -> Script:
     base, sft = (
         models.save(tmp_path / name, "qwen3_moe", seed=seed, head_dim=head_dim)
         for seed, name in enumerate(("base", "sft"))
@@ -33,7 +33,6 @@ def two_steps(tmp_path: Path, *overrides: str, head_dim: int = 16, **variables: 
         "algorithm.rollout_correction.rollout_is=token",
         "trainer.save_freq=-1",
         'trainer.logger=["console","file"]',
-        *overrides,
     ]
     job.run()
     assert job.metrics[0]["training/rejuvenation/alpha"] == 0.5
@@ -41,6 +40,7 @@ def two_steps(tmp_path: Path, *overrides: str, head_dim: int = 16, **variables: 
         assert job.metrics[step]["actor/grad_norm"] > 0
         assert plasticity(job.metrics[step])["entropy"] == pytest.approx(job.metrics[step]["actor/entropy"], rel=1e-3)
         assert job.log_prob_gap(step) < 1e-3
+    return job
 
 
 def test_two_steps_of_the_script(tmp_path: Path) -> None:
@@ -50,4 +50,5 @@ def test_two_steps_of_the_script(tmp_path: Path) -> None:
 @pytest.mark.vllm
 def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
     # vLLM's CPU kernels take no smaller heads.
-    two_steps(tmp_path, head_dim=32, ROLLOUT="vllm", **on_vllm() | on_megatron(beside("vllm")))
+    job = two_steps(tmp_path, head_dim=32, ROLLOUT="vllm", **on_vllm() | on_megatron(beside("vllm")))
+    assert "vLLMHttpServer" in job.log
