@@ -172,7 +172,7 @@ def main() -> None:
         f"not corrected for the number of comparisons; with {seeds} seeds it cannot be below {2 / 2**seeds:.3f}, with "
         "5 not below 0.062. The question asked first: fusion + reset against fusion.\n"
     )
-    text = note + "".join(f"\n### {title}\n\n{table}" for title, table in sections.items())
+    text = note + "".join(f"\n### {title}\n\n{table}" for title, table in sections.items() if table.count("\n") > 2)
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "result.md").write_text(text)
     from picture import draw
