@@ -41,7 +41,9 @@ def replayed(steps: list[dict]) -> list[Alarm]:
 
 
 def interval(values: np.ndarray) -> str:
-    """Mean and 95 % t-interval."""
+    """Mean and 95 % t-interval; of one value itself."""
+    if len(values) == 1:
+        return f"{values[0]:.3g}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{values.mean():.3g} [{values.mean() - half:.3g}, {values.mean() + half:.3g}]"
 
