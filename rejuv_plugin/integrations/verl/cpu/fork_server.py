@@ -186,6 +186,7 @@ def _without_rank(environment: Mapping[str, str]) -> dict[str, str]:
 def _import_all() -> None:
     # Ray gives a worker without the variable one thread for its CPU, in time for torch's import. Here it is too late.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    gc.disable()  # nothing that is imported is garbage, and looking for it took a tenth of the time
     for name in PRELOADED:
         importlib.import_module(name)
     # pyarrow has a thread for its allocator, which expects forks. Python 3.12 warns of any thread.
@@ -193,6 +194,7 @@ def _import_all() -> None:
     # Leave the memory of what was imported shared: a collection would write to all of it.
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _become(order: _Order) -> None:
