@@ -9,6 +9,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,19 @@ def scores(answers: Answers, tasks: Sequence[Task], reward: Reward) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
+class _Traceless(SourceFileLoader):
+    """Leaves no ``__pycache__`` beside the user's file."""
+
+    def set_data(self, *_: Any, **__: Any) -> None:
+        pass
+
+
 def _module(file: Path, key: str) -> Any:
     # A name of its own, so that it hides no other module, and the same for the same file: what it defines is run once.
     name = f"rejuv_reward_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    found = importlib.util.spec_from_file_location(name, file)
+    found = importlib.util.spec_from_file_location(name, file, loader=_Traceless(name, str(file)))
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
