@@ -12,5 +12,7 @@ def beside(package: str) -> Path:
     """The directory to put on PYTHONPATH to have ``package``, as install.sh names it; skips the test without it."""
     directory = Path(sys.prefix, "beside", package)
     if not directory.is_dir():
-        pytest.skip(f"{package} is not installed beside the environment: bash tests/run.sh does that")
+        pytest.skip(
+            f"{package} is not installed beside the environment: bash tests/run.sh does that", allow_module_level=True
+        )
     return directory

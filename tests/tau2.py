@@ -9,14 +9,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from beside import beside
+
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "tau_retail"
-# Where constraints/install.sh puts inspect-evals: beside the environment, since it names a hundred packages.
-PACKAGES = Path(sys.prefix, "beside", "tau")
 
 
 def on_path() -> list[str]:
     """What the recipe needs on PYTHONPATH; here too from now on."""
-    paths = [str(RECIPE), str(PACKAGES)]
+    paths = [str(RECIPE), str(beside("tau"))]
     sys.path[:0] = [path for path in paths if path not in sys.path]
     return paths
 

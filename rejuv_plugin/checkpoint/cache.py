@@ -94,16 +94,25 @@ def check_cache(plan: Plan, cache_dir: str | Path, key: str) -> None:
         key: how errors name ``cache_dir``.
 
     Raises:
-        InputError: named ``key``; the cache lies in an input, cannot be written, or has no room for the output.
+        InputError: as `check_place`, or there is no room for the output.
     """
-    cache = _absolute(cache_dir)
-    check_outside(plan, cache, key)
-    ancestor = check_writable(cache, key)
+    cache, ancestor = _absolute(cache_dir), check_place(plan, cache_dir, key)
     # Only the content key tells whether an output of this checkpoint, or what a killed run left of one, is the one
     # that is asked for; then its room is not needed again. `write` checks once more when it is.
     made = ancestor == cache and any(entry.name.startswith(f"{plan.sft.label}-") for entry in cache.iterdir())
     if not made:
         check_room(plan, ancestor, key)
+
+
+def check_place(plan: Plan, cache_dir: str | Path, key: str) -> Path:
+    """Check where a cache is, whatever goes into it; returns its nearest existing ancestor, or itself.
+
+    Raises:
+        InputError: named ``key``; it lies in an input, or cannot be written.
+    """
+    cache = _absolute(cache_dir)
+    check_outside(plan, cache, key)
+    return check_writable(cache, key)
 
 
 def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:

@@ -5,13 +5,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
-from ..report.apply import print_plan, summary
+from ..report.apply import plan_record, print_plan, summary
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def apply(
         device_of(reset.device, "--device")
         check_inputs(plan, reset, "--")
     if dry_run:
-        print_plan(_plan_record(plan, reset, output), as_json)
+        print_plan(plan_record(plan, reset, output), as_json)
         return
     shards = checkpoint.local(workers or checkpoint.workers())
     if ray:
@@ -276,31 +276,3 @@ def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progre
         print(f"rejuv: warning: {error}", file=sys.stderr)
         found["output"] = None
     return found
-
-
-def _plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any]:
-    return {
-        "base": str(plan.base.root),
-        "sft": str(plan.sft.root),
-        "output": str(output.resolve()),
-        "alpha": plan.fusion.alpha,
-        "alpha_of": [f"{op.name}:{op.alpha}" for op in plan.fused if op.alpha != plan.fusion.alpha],
-        "towards": plan.fusion.towards,
-        "noise": plan.fusion.noise,
-        "method": plan.fusion.method,
-        "reset": _planned_reset(plan, reset),
-        "tensors_fused": len(plan.fused),
-        "parameters_fused": plan.parameters_fused,
-        "tensors_copied": len(plan.copied),
-        "copied_names": [operation.name for operation in plan.copied],
-        "weight_files": len(plan.sft.headers),
-        "weight_bytes": plan.weight_bytes,
-        "files_copied": list(plan.side_files),
-        "output_bytes": plan.output_bytes,
-    }
-
-
-def _planned_reset(plan: "Plan", reset: ResetConfig) -> str:
-    if plan.reset:
-        return f"{plan.parameters_reset:,} parameters, omega {reset.omega}"
-    return f"neurons to be measured, ratio {reset.ratio}, omega {reset.omega}" if reset.wanted else "none"

@@ -50,13 +50,16 @@ def signals(scores: Sequence[float], prompts: Sequence[str], pass_score: float) 
         prompts: what identifies each answer's prompt.
         pass_score: an answer passes with a score above it.
     """
+    # Here, since pages read the metrics above without torch.
+    from ..ops.passes import pass_floor
+
     if not scores:
         return {}
     groups: dict[str, list[float]] = {}
     for score, prompt in zip(scores, prompts, strict=True):
         groups.setdefault(prompt, []).append(score)
     found = {"pass_rate": float(np.mean([score > pass_score for score in scores]))}
-    found["pass_rate_floor"] = 1.0 - 2.0 ** (-len(groups) / len(scores))
+    found["pass_rate_floor"] = pass_floor(len(scores) / len(groups))
     several = [group for group in groups.values() if len(group) > 1]
     if several:
         found["zero_advantage_groups"] = float(np.mean([len(set(group)) == 1 for group in several]))

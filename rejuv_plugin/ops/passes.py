@@ -27,7 +27,8 @@ def pass_at(passes: Tensor, group: int, k: int) -> Tensor:
 
 
 def pass_floor(group: float) -> float:
-    """p*(g) = 1 - 2^(-1/g): at this pass rate half of the groups of g answers have no pass (arXiv 2606.18487)."""
+    """p*(g) = 1 - 2^(-1/g): at this pass rate half of the groups of g answers, or of g in the mean, have no pass (arXiv
+    2606.18487)."""
     return 1.0 - 2.0 ** (-1 / group)
 
 

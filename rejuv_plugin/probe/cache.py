@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import reset_file
-from ..checkpoint.cache import make_directory, read_inputs_once
+from ..checkpoint.cache import check_place, make_directory, read_inputs_once
 from ..checkpoint.digest import Progress, sha256_files
 from ..checkpoint.layout import read_checkpoint
 from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
 from ..checkpoint.small_file import write_text
-from ..checkpoint.target import check_outside
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
 from .calibration import write_pairs
@@ -59,10 +58,10 @@ def found_once(
         progress: called with ``(phase, done, in all)``; see `measure.measure`, `sample.sample_pairs`.
 
     Raises:
-        InputError: as `measure.measure`, `sample.sample_pairs`; a cache that lies in an input or cannot be made.
+        InputError: as `measure.measure`, `sample.sample_pairs`; as `checkpoint.cache.check_place`.
     """
     check_inputs(plan, settings, key)
-    check_outside(plan, Path(cache_dir).expanduser().resolve(), cache_key)
+    check_place(plan, cache_dir, cache_key)
     cache = make_directory(cache_dir, cache_key)
     inputs = read_inputs_once(plan, cache, cache_key, progress)
     if not settings.calibration:

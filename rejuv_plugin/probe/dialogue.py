@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dialogues as the model sees them: token ids by its own chat template, and which of them it said itself."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,27 +61,14 @@ def read_examples(
     Raises:
         InputError: as `calibration.read_dialogues` and `tokenize`.
     """
-    limits = tuple(of_text(checkpoint, entry) for entry in ("max_position_embeddings", "vocab_size"))
-    return cut_examples(path, count, load_tokenizer(checkpoint), limits, max_tokens, key, checkpoint.key)
+    context, vocabulary = (of_text(checkpoint, entry) for entry in ("max_position_embeddings", "vocab_size"))
+    dialogues = read_dialogues(path, key)[:count]
+    return cut(tokenize(dialogues, load_tokenizer(checkpoint), context, vocabulary, key, checkpoint.key), max_tokens)
 
 
-def cut_examples(
-    path: str,
-    count: int | None,
-    tokenizer: Any,
-    limits: tuple[int | None, ...],
-    max_tokens: int,
-    key: str,
-    sft_key: str,
-) -> list[Example]:
-    """As `read_examples`, of a model whose tokenizer is loaded.
-
-    Args:
-        limits: the most tokens that the model takes, and rows of its embeddings, where they are known.
-    """
-    context, vocabulary = (limit or sys.maxsize for limit in limits)
-    whole = tokenize(read_dialogues(path, key)[:count], tokenizer, context, vocabulary, key, sft_key)
-    return [e for e in (example.first(max_tokens) for example in whole) if e.targets]
+def cut(examples: Iterable[Example], max_tokens: int) -> list[Example]:
+    """The first tokens of each; those that have no response left are dropped."""
+    return [e for e in (example.first(max_tokens) for example in examples) if e.targets]
 
 
 def needs_template(tokenizer: Any, key: str) -> None:
@@ -109,15 +95,20 @@ def template_failed(key: str, what: str, error: Exception) -> InputError:
 
 
 def tokenize(
-    dialogues: Iterable[list[Message]], tokenizer: Any, context: int, vocabulary: int, key: str, sft_key: str
+    dialogues: Iterable[list[Message]],
+    tokenizer: Any,
+    context: int | None,
+    vocabulary: int | None,
+    key: str,
+    sft_key: str,
 ) -> list[Example]:
     """Apply the chat template.
 
     Args:
         dialogues: from `calibration.read_dialogues`.
         tokenizer: the SFT checkpoint's, one of transformers' fast ones.
-        context: the most tokens that the model takes.
-        vocabulary: rows of its embeddings.
+        context: the most tokens that the model takes, if that is known.
+        vocabulary: rows of its embeddings, if that is known.
         key: how errors name the calibration data.
         sft_key: how errors name the checkpoint.
 
@@ -137,14 +128,14 @@ def tokenize(
             example = _example(text, spans, tokenizer)
             if not example.targets:
                 raise InputError(key, "a response in each row", f"no token of one in row {row}", "leave the row out")
-            if len(example.ids) > context:
+            if context and len(example.ids) > context:
                 raise InputError(
                     key,
                     f"dialogues of at most {context} tokens, the context of the model",
                     f"{len(example.ids)} in row {row}",
                     "leave it out or shorten it",
                 )
-            if max(example.ids) >= vocabulary:
+            if vocabulary and max(example.ids) >= vocabulary:
                 raise InputError(
                     sft_key, f"token ids below {vocabulary}", f"{max(example.ids)}", "save model and tokenizer together"
                 )

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..config import MonitorProbeConfig
 from ..errors import InputError
-from .dialogue import Example, cut_examples
+from .calibration import read_dialogues
+from .dialogue import Example, cut, tokenize
 
 KEY = "rejuvenation.monitors.probe_set.data"
 _MODEL = "actor_rollout_ref.model.path"
@@ -27,8 +28,9 @@ def read_probe_set(settings: MonitorProbeConfig, tokenizer: Any, hf_config: Any)
         InputError: see `probe.calibration.read_dialogues` and `probe.dialogue.tokenize`; also nothing left.
     """
     text = hf_config.get_text_config()
-    limits = tuple(getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
-    examples = cut_examples(str(settings.data), settings.examples, tokenizer, limits, settings.max_tokens, KEY, _MODEL)
+    context, vocabulary = (getattr(text, name, None) for name in ("max_position_embeddings", "vocab_size"))
+    dialogues = read_dialogues(str(settings.data), KEY)[: settings.examples]
+    examples = cut(tokenize(dialogues, tokenizer, context, vocabulary, KEY, _MODEL), settings.max_tokens)
     if not examples:
         raise InputError(
             KEY,

@@ -5,7 +5,41 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..config import ResetConfig
+
+if TYPE_CHECKING:
+    from ..checkpoint import Plan
+
+
+def plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any]:
+    """What a dry run says of a plan; ``reset`` may ask for neurons that are yet to be measured."""
+    return {
+        "base": str(plan.base.root),
+        "sft": str(plan.sft.root),
+        "output": str(output.resolve()),
+        "alpha": plan.fusion.alpha,
+        "alpha_of": [f"{op.name}:{op.alpha}" for op in plan.fused if op.alpha != plan.fusion.alpha],
+        "towards": plan.fusion.towards,
+        "noise": plan.fusion.noise,
+        "method": plan.fusion.method,
+        "reset": _planned_reset(plan, reset),
+        "tensors_fused": len(plan.fused),
+        "parameters_fused": plan.parameters_fused,
+        "tensors_copied": len(plan.copied),
+        "copied_names": [operation.name for operation in plan.copied],
+        "weight_files": len(plan.sft.headers),
+        "weight_bytes": plan.weight_bytes,
+        "files_copied": list(plan.side_files),
+        "output_bytes": plan.output_bytes,
+    }
+
+
+def _planned_reset(plan: "Plan", reset: ResetConfig) -> str:
+    if plan.reset:
+        return f"{plan.parameters_reset:,} parameters, omega {reset.omega}"
+    return f"neurons to be measured, ratio {reset.ratio}, omega {reset.omega}" if reset.wanted else "none"
 
 
 def print_plan(record: dict[str, Any], as_json: bool) -> None:

@@ -59,7 +59,9 @@ def played_again(lake: str, moves: list[str]) -> float:
     return total
 
 
-def two_steps(tmp_path: Path, hidden: int, *overrides: str, rollout: Callable[..., dict[str, str]] = importing) -> None:
+def two_steps(
+    tmp_path: Path, hidden: int, *overrides: str, variables_for: Callable[..., dict[str, str]] = importing
+) -> None:
     from transformers import AutoTokenizer
 
     folders = (RECIPE, RECIPES / "quickstart", RECIPES / "reset_study", tmp_path)
@@ -72,8 +74,9 @@ def two_steps(tmp_path: Path, hidden: int, *overrides: str, rollout: Callable[..
     script = RECIPE / "run_frozenlake_fsdp2.sh"
     job = Lakes(tmp_path / "run", models / "sft64", models / "data", steps=2, script=script)
     job.env = {
-        **rollout(*folders), "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory), "STEPS": "2",
-        "ALPHA": "0.9", "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1", "RECORD": str(tmp_path / "record.jsonl"),
+        **variables_for(*folders), "ARM": "rejuvenated", "MODELS": str(models), "RUN_DIR": str(job.directory),
+        "STEPS": "2", "ALPHA": "0.9", "TRAIN_BATCH": "4", "GROUP": "4", "VAL_N": "1",
+        "RECORD": str(tmp_path / "record.jsonl"),
     }  # fmt: skip
     job.overrides = [
         f"actor_rollout_ref.rollout.agent.agent_loop_config_path={tmp_path}/agent.yaml",
@@ -130,4 +133,4 @@ def test_two_steps_of_the_recipe(tmp_path: Path) -> None:
 def test_two_steps_with_vllm_rollouts(tmp_path: Path) -> None:
     overrides = ("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.max_num_seqs=16")
     # Four heads of 32: the smallest that vLLM's CPU kernels take.
-    two_steps(tmp_path, 128, *overrides, rollout=on_vllm)
+    two_steps(tmp_path, 128, *overrides, variables_for=on_vllm)

@@ -17,6 +17,11 @@ TWO_WORKERS = ["trainer.n_gpus_per_node=2"]
 VALIDATION = ["trainer.val_before_train=True", "trainer.test_freq=2"]
 
 
+def assert_in_sync(job: Job, tolerance: float = 1e-5) -> None:
+    for step in (1, 2, 3, 4):
+        assert job.log_prob_gap(step) < tolerance
+
+
 def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Path) -> None:
     """FSDP1 on two workers, GRPO with a KL reference. Steps 3 and 4 are run again as if they had been lost: the killed
     process saw both uninterrupted."""
@@ -38,8 +43,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Pat
     whole, others = job.metrics, job.final_weights(step=4)
     assert whole[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-7), "the reference is the rejuvenated start"
     assert whole[4]["actor/kl_loss"] > 0
-    for step in (1, 2, 3, 4):
-        assert job.log_prob_gap(step) < 1e-5
+    assert_in_sync(job)
     for later in checkpoints.glob("global_step_*"):
         if later.name != "global_step_2":
             shutil.rmtree(later)
@@ -130,8 +134,7 @@ def test_multi_turn_with_a_tool_on_two_fsdp2_workers(models: Path, tmp_path: Pat
     job.steps = 4  # as an alarm ends the run, see below
     # This model was trained roughly: float32 alone, with a cache against without one in plain transformers, moves its
     # log-probabilities by 6e-5. Other weights, or a mask that lets tool tokens in, would move them by tenths.
-    for step in (1, 2, 3, 4):
-        assert job.log_prob_gap(step) < 1e-3
+    assert_in_sync(job, tolerance=1e-3)
     # user, assistant's call, tool, assistant: four turns where the tool was called.
     assert job.metrics[1]["num_turns/max"] == 4
     assert "sum 3" in (tmp_path / "rollouts" / "1.jsonl").read_text()
