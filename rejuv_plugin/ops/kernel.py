@@ -53,7 +53,7 @@ def fuse_into(base: Buffer, sft: Buffer, out: Buffer, dtypes: tuple[str, str], a
     """
     count = _count(out, dtypes)
     if dtypes == ("BF16", "BF16") and alpha >= kernel_quick.SMALLEST_ALPHA:
-        sums = _call(_quick(kernel_quick.has_exact_products(alpha)), base, sft, out, count, alpha)
+        sums = _call(_quick(kernel_quick.way(alpha)), base, sft, out, count, alpha)
         small = kernel_quick.SMALLEST_SQUARE * count
         if min(sums) >= small or (sums[2] >= small and memoryview(base).cast("B") == memoryview(sft).cast("B")):
             return sums
@@ -115,8 +115,8 @@ def _count(out: Buffer, dtypes: tuple[str, str]) -> int:
 
 
 @cache
-def _quick(exact_products: bool) -> Callable[..., None]:
-    return kernel_quick.fuse("fuse", exact_products).compile()
+def _quick(way: str) -> Callable[..., None]:
+    return kernel_quick.fuse("fuse", way).compile()
 
 
 @cache

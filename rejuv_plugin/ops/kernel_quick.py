@@ -13,14 +13,22 @@ the normal numbers, errors are absolute and under ``2 ** -147``, far less than t
 Because ``x`` is strictly between the bounds they may be rounded half up: if a tie between two bfloat16 could be ``x``,
 they round differently.
 
-*Multiples of 2 ** -16*, such as 0.5, where every second mean of neighbours is a tie. Products have 24 bits or fewer and
+*Multiples of 2 ** -16*, such as 0.25, where ties between two bfloat16 are common. Products have 24 bits or fewer and
 are exact, so ``y`` is ``x`` rounded to float32, unless that has no error at all. Ties between two bfloat16 are float32
 numbers; so if ``y`` is no tie, ``x`` is on the same side of every tie as ``y`` and rounds like it. If it is one, and
 has an error, float64 decides. It has none if and only if ``y - p == q`` and ``y - q == p``: the difference with the
 larger product is exact (Dekker, Numer. Math. 18, 1971).
 
-The bits therefore depend neither on how ``y`` is rounded nor on fused multiply-adds, which processors have or not.
+*0.5*, the default, leaves no doubt. ``x`` is the mean, rounded to float64 and then to 8 bits; ``y`` is rounded to
+float32 on the way. For a sum of two numbers of 8 bits a detour through 17 or more changes nothing (Figueroa, SIGNUM
+Newsletter 30(3), 1995), halves are exact (their last bit is worth ``2 ** -134`` or more, float32's ``2 ** -149``), and
+where bfloat16 has fewer bits, below its normal numbers, sums are exact.
+
+The bits therefore do not depend on fused multiply-adds, which processors have or not.
 """
+
+from functools import reduce
+from operator import or_
 
 from .kernel_exact import BFLOAT16, mix
 from .llvm import FLOAT32, FLOAT64, INT16, INT32, INT64, POINTER, Function, Value, about, vector
@@ -41,39 +49,43 @@ _TINY = 2.0**-130
 _UNIT = 2.0**-24
 
 
-def has_exact_products(alpha: float) -> bool:
-    """Whether products of bfloat16 with ``alpha`` and ``1 - alpha`` are exact in float32."""
-    return alpha * 2.0**16 == int(alpha * 2.0**16)
+def way(alpha: float) -> str:
+    """``mean``, ``exact`` or ``any``: the fastest that is right for ``alpha``."""
+    if alpha == 0.5:
+        return "mean"
+    # Products of bfloat16 with such an alpha and with what it lacks to 1 are exact in float32.
+    return "exact" if alpha * 2.0**16 == int(alpha * 2.0**16) else "any"
 
 
-def fuse(name: str, exact_products: bool) -> Function:
+def fuse(name: str, way: str) -> Function:
     """A function of base, SFT, output (bfloat16), number of elements, alpha, and the address of three float64 sums.
 
     Args:
         name: of the function.
-        exact_products: whether it is for alphas that `has_exact_products` holds for, or for any.
+        way: which alphas it is for, as `way` says; ``any`` is right for all.
     """
     f = Function(name, POINTER, POINTER, POINTER, INT64, FLOAT64, POINTER)
     bases, sfts, out, count, alpha, sums = f.arguments
     a, b = ((x.to(FLOAT32)).spread(_LANES) for x in (alpha, 1.0 - alpha))
-    rounded = _with_exact_products if exact_products else _between_bounds
+    rounded = {"mean": _mean, "exact": _with_exact_products, "any": _between_bounds}[way]
 
-    def pairs(i: Value, carried: list[Value]) -> list[Value]:
-        """Two elements in each lane: the lower and the upper half of 32 bits, each already a float32's upper half."""
-        *partial, doubts = carried
+    def pairs(i: Value, partial: list[Value]) -> tuple[list[Value], list[Value]]:
+        """Two elements in each lane: the lower and the upper half of 32 bits, each already a float32's upper half.
+
+        The sums with them, and for each half bits whose upper half is not 0 where the output may be wrong.
+        """
         base, sft = (data.at(i, INT16).load(INT32, _LANES, aligned=2) for data in (bases, sfts))
-        results = []
+        results, doubts = [], []
         for half in (lambda x: x << 16, lambda x: x & _HIGH):
             x, y = half(base).bits(FLOAT32), half(sft).bits(FLOAT32)
-            bits, doubt = rounded(a, b, x, y)
-            results.append((bits & _HIGH, doubt))
-            r = results[-1][0].bits(FLOAT32)
+            bits, *doubt = rounded(a, b, x, y)
+            results.append(bits & _HIGH)
+            doubts += doubt
+            r = results[-1].bits(FLOAT32)
             partial = [about(d, d, total) for d, total in zip((y - x, r - x, x), partial, strict=True)]
-        (low, low_doubt), (high, high_doubt) = results
+        low, high = results
         out.at(i, INT16).store((low >> 16) | high, aligned=2)
-        doubtful = ((low_doubt >> 16) | (high_doubt & _HIGH)).bitcast(vector(INT16, 2 * _LANES)).differs(0)
-        word = doubtful.bitcast(INT16).to(INT64)
-        return [*partial, (doubts >> 2 * _LANES) | (word << (_BLOCK - 2 * _LANES))]
+        return partial, doubts
 
     def exact(i: Value) -> tuple[Value, Value, Value]:
         """Base, SFT and output, which it stores, of one element, all in float64."""
@@ -83,7 +95,14 @@ def fuse(name: str, exact_products: bool) -> Function:
         return base, sft, r
 
     def block(start: Value, totals: list[Value]) -> list[Value]:
-        *partial, doubts = f.loop(start, start + _BLOCK, 2 * _LANES, [*([nothing] * 3), no_doubt], pairs)
+        *totals, corrected = totals
+        partial, words = [nothing] * 3, []
+        for first in range(0, _BLOCK, 2 * _LANES):
+            partial, doubts = pairs(start + first, partial)
+            if doubts:
+                low, high = doubts
+                doubtful = ((low >> 16) | (high & _HIGH)).bitcast(vector(INT16, 2 * _LANES)).differs(0)
+                words.append(doubtful.bitcast(INT16).to(INT64) << first)
 
         def decide_one(bit: Value, corrected: Value) -> Value:
             i = start + bit
@@ -91,14 +110,15 @@ def fuse(name: str, exact_products: bool) -> Function:
             base, _, r = exact(i)
             return corrected + ((r - base) * (r - base) - (before - base) * (before - base))
 
-        corrected = f.each_bit(doubts, totals[3], decide_one)
-        return [total + part.to(FLOAT64) for total, part in zip(totals[:3], partial, strict=True)] + [corrected]
+        if words:
+            corrected = f.each_bit(reduce(or_, words), corrected, decide_one)
+        return [total + part.to(FLOAT64) for total, part in zip(totals, partial, strict=True)] + [corrected]
 
     def alone(i: Value, totals: list[Value]) -> list[Value]:
         base, sft, r = exact(i)
         return [about(x, x, total) for x, total in zip((sft - base, r - base, base), totals, strict=True)]
 
-    nothing, no_doubt = f.constant(0.0, vector(FLOAT32, _LANES)), f.constant(0, INT64)
+    nothing = f.constant(0.0, vector(FLOAT32, _LANES))
     zeros = [f.constant(0.0, vector(FLOAT64, _LANES))] * 3
     whole = count & -_BLOCK
     *totals, corrected = f.loop(0, whole, _BLOCK, [*zeros, f.constant(0.0, FLOAT64)], block)
@@ -109,8 +129,16 @@ def fuse(name: str, exact_products: bool) -> Function:
     return f
 
 
-def _between_bounds(a: Value, b: Value, base: Value, sft: Value) -> tuple[Value, Value]:
-    """Bits whose upper half is the rounded sum, and bits whose upper half is not 0 where it may be wrong."""
+Rounded = tuple[Value] | tuple[Value, Value]
+"""Bits whose upper half is the rounded sum; and, but where there is no doubt, bits whose upper half is not 0 where that
+may be wrong."""
+
+
+def _mean(a: Value, b: Value, base: Value, sft: Value) -> Rounded:
+    return (_half_to_even((base + sft) * 0.5),)
+
+
+def _between_bounds(a: Value, b: Value, base: Value, sft: Value) -> Rounded:
     q = b * base
     y = about(a, sft, q)
     size = about(a, _magnitude(sft), _magnitude(q))
@@ -119,14 +147,18 @@ def _between_bounds(a: Value, b: Value, base: Value, sft: Value) -> tuple[Value,
     return upper, upper ^ lower
 
 
-def _with_exact_products(a: Value, b: Value, base: Value, sft: Value) -> tuple[Value, Value]:
-    """As `_between_bounds`."""
+def _with_exact_products(a: Value, b: Value, base: Value, sft: Value) -> Rounded:
     p, q = a * sft, b * base
     y = p + q
-    bits = y.bits(INT32)
     inexact = (y - p).differs(q) | (y - q).differs(p)
-    tie = (bits & 0xFFFF).equals(0x8000)
-    return bits + ((bits >> 16) & 1) + 0x7FFF, (tie & inexact).mask(INT32)
+    tie = (y.bits(INT32) & 0xFFFF).equals(0x8000)
+    return _half_to_even(y), (tie & inexact).mask(INT32)
+
+
+def _half_to_even(y: Value) -> Value:
+    """Bits whose upper half is ``y``, rounded."""
+    bits = y.bits(INT32)
+    return bits + ((bits >> 16) & 1) + 0x7FFF
 
 
 def _magnitude(x: Value) -> Value:
