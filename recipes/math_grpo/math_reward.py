@@ -9,8 +9,8 @@ processes of its own, where Math-Verify's time limit works, and without Math-Ver
 from typing import Any
 
 import math_verify  # noqa: F401
+from verl.utils.reward_score import math_verify as scorer
 from verl.utils.reward_score.math_reward import last_boxed_only_string
-from verl.utils.reward_score.math_verify import compute_score as verify
 
 # Seconds, the start of verl's processes included: on a busy machine that takes longer than the 30 that verl gives, and
 # the first right answers of a run would be wrong ones. Math-Verify itself stops after 5 for parsing and for comparing.
@@ -22,5 +22,9 @@ def compute_score(
 ) -> dict[str, float]:
     """verl's reward interface. ``acc`` is 1 or 0, and is what validation and DAPO's filter read."""
     box = last_boxed_only_string(solution_str)
-    right = box is not None and verify(box, ground_truth, timeout=TIMEOUT) > 0
+    right = box is not None and scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
+    # verl's pool, once one of its processes was killed, would call every answer wrong from then on.
+    if getattr(scorer._pool, "_broken", False):
+        scorer._pool = None
+        right = box is not None and scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
     return {"score": 1.0 if right else -1.0, "acc": float(right), "boxed": float(box is not None)}

@@ -5,6 +5,7 @@
 RL:  python prepare_math.py openai/gsm8k --config main --split train --output train.parquet
      python prepare_math.py my.jsonl --question problem --answer solution --output val.parquet --name my_suite
 SFT: python prepare_math.py my.jsonl --sft --response solution --output sft.parquet
+     The reward counts boxed answers alone, so responses must have a box; GSM8K's last line ("#### 72") becomes one.
 A suite of suites.py:
      python prepare_math.py --suite math500 --output val.parquet
 
@@ -20,20 +21,39 @@ from typing import Any
 
 import datasets
 from suites import SUITES, Suite, lettered
+from verl.utils.reward_score.math_reward import last_boxed_only_string, remove_boxed
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 def final_answer(text: str) -> str:
     """The answer alone, out of a solution or an answer as data sets write it."""
-    from verl.utils.reward_score.math_reward import last_boxed_only_string, remove_boxed
-
     box = last_boxed_only_string(text)
     if box is not None:
         return remove_boxed(box).strip()
     if "####" in text:
         return text.rpartition("####")[2].strip().replace(",", "")
     return re.sub(r"(?<!\\)\$", "", text).strip()
+
+
+def boxed(response: str) -> str:
+    """A response whose answer is in a box: as it is if it has one, else with GSM8K's last line made one.
+
+    Without the calculator's notes of GSM8K, such as "<<48+24=72>>", which nobody shall learn to write.
+
+    Raises:
+        ValueError: if there is neither.
+    """
+    if last_boxed_only_string(response) is not None:
+        return response
+    if "####" not in response:
+        raise ValueError(
+            f"--response: expected a solution with its answer in \\boxed{{}} or after '####', got {response[-60:]!r}. "
+            "Fix: box the answers, which the reward looks for; or --as-it-is."
+        )
+    steps, _, answer = response.rpartition("####")
+    steps = re.sub(r"<<.*?>>", "", steps).rstrip()
+    return f"{steps}\nThe final answer is $\\boxed{{{answer.strip().replace(',', '')}}}$."
 
 
 def load(source: str, config: str | None, split: str) -> datasets.Dataset:
@@ -98,6 +118,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="the first so many rows")
     parser.add_argument("--instruction", default=INSTRUCTION, help="what every prompt ends with")
     parser.add_argument("--sft", action="store_true", help="rows to imitate instead of prompts")
+    parser.add_argument("--as-it-is", action="store_true", help="with --sft: responses need no box, and get none")
     options = parser.parse_args()
     if (options.source or options.suite) is None:
         parser.error("source or --suite: expected one of them, got none. Fix: --suite gsm8k.")
@@ -112,6 +133,7 @@ def main() -> None:
             break
         if options.sft:
             question, response = column(row, suite.question, "question"), column(row, options.response, "response")
+            response = response if options.as_it_is else boxed(response)
             rows.append(sft_row(f"{question}\n{options.instruction}".rstrip(), response))
         else:
             question, answer = asked_and_answered(row, suite, order)

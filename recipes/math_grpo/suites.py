@@ -63,6 +63,6 @@ SUITES = {
 
 
 def lettered(question: str, options: list[str], right: int) -> tuple[str, str]:
-    """The question with its options, and the right one's letter."""
+    """The question with its options, and the right one's letter, which alone counts: so it is asked for."""
     lines = (f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-    return "\n".join((question, *lines)), ascii_uppercase[right]
+    return "\n".join((question, *lines, "Answer with the letter of the right option.")), ascii_uppercase[right]

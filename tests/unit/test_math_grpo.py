@@ -85,12 +85,12 @@ SUITE_ROWS: dict[str, tuple[dict, str, str]] = {
     ),
     "arc_challenge": (
         {"question": "Which?", "choices": {"text": ["ice", "fire"], "label": ["1", "2"]}, "answerKey": "2"},
-        "Which?\nA. ice\nB. fire",
+        "Which?\nA. ice\nB. fire\nAnswer with the letter of the right option.",
         "B",
     ),
     "mmlu_pro": (
         {"question": "Which?", "options": ["a", "b", "c"], "answer_index": 2},
-        "Which?\nA. a\nB. b\nC. c",
+        "Which?\nA. a\nB. b\nC. c\nAnswer with the letter of the right option.",
         "C",
     ),
 }
