@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .compatible import EMBEDDINGS, HEADS, module_of, of_text
+from .compatible import EMBEDDINGS, HEADS, is_head, module_of, of_text
 from .headers import FLOATING, TensorInfo, read_header
 from .layout import Checkpoint, read_json, side_files
 
@@ -35,6 +35,7 @@ _CHANGE_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 _TOKENIZER = re.compile(
     r"tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model|.*\.tiktoken|tekken\.json"
 )
+_VOCABULARY = re.compile(r"tokenizer\.json|vocab\..*|.*\.model|.*\.tiktoken|tekken\.json")
 _TEMPLATE = re.compile(r".*\.jinja|chat_template\.json")
 
 
@@ -88,10 +89,21 @@ def merged_side_files(base: Checkpoint, adapter: Checkpoint) -> dict[str, Path]:
     found = {name: base.root / name for name in base.side_files}
     for group in (_TOKENIZER, _TEMPLATE):
         own = [name for name in adapter.side_files if group.fullmatch(Path(name).name)]
-        if own:
+        if _is_whole(group, own, adapter):
             found = {name: path for name, path in found.items() if not group.fullmatch(Path(name).name)}
-            found |= {name: adapter.root / name for name in own}
+        found |= {name: adapter.root / name for name in own}
     return found
+
+
+def _is_whole(group: re.Pattern[str], own: list[str], adapter: Checkpoint) -> bool:
+    """Whether none of the base's files may stay beside the adapter's ``own`` ones: of two vocabularies, or of a
+    template in a file and one in the tokenizer's configuration, loaders take one."""
+    if group is _TOKENIZER:
+        return any(_VOCABULARY.fullmatch(Path(name).name) for name in own)
+    settings = "tokenizer_config.json"
+    return bool(own) or (
+        settings in adapter.side_files and "chat_template" in read_json(adapter.root / settings, adapter.key)
+    )
 
 
 def _refuse_variants(config: Mapping[str, Any], key: str) -> None:
@@ -156,12 +168,18 @@ def _check_base_layer(adapter: Checkpoint, base: Checkpoint, name: str, place: T
 def _place(adapter: Checkpoint, base: Checkpoint, name: str, stored: str) -> TensorInfo:
     if name not in base.tensors or not stored.startswith(_PREFIX):
         raise _unfit(adapter, f"tensors of {base.key} ({base.root})", f"{stored}, which has no counterpart there")
-    if of_text(base, "tie_word_embeddings") and module_of(name) in EMBEDDINGS + HEADS:
+    if module_of(name) in EMBEDDINGS + HEADS and _is_tied(base):
         raise _unfit(adapter, "embeddings left alone in a model that ties them", stored)
     for info in (base.tensors[name], adapter.tensors[stored]):
         if info.dtype not in FLOATING:
             raise _unfit(adapter, f"floating-point numbers for {name}", info.dtype)
     return base.tensors[name]
+
+
+def _is_tied(base: Checkpoint) -> bool:
+    """Where config.json leaves the flag out, as Gemma's does, it is the class's own: only a stored head tells."""
+    flag = of_text(base, "tie_word_embeddings")
+    return bool(flag) if flag is not None else not any(is_head(name) for name in base.tensors)
 
 
 def _low_rank(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .adapter import Adapter, LowRank
+from .digest import identity
 from .elements import read_elements
 from .plan import Fuse
 
@@ -29,11 +30,13 @@ def sft_values(adapter: Adapter, operation: Fuse) -> Callable[[int, int, "torch.
     if replaced is not None:
         return lambda first, last, base: read_elements(adapter.path, replaced, first, last)
     assert added is not None
+    # A file that was replaced, at the same path, has other factors.
+    file = identity(adapter.path)
 
     def values(first: int, last: int, base: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        left, right = _factors(adapter.path, added)
+        left, right = _factors(adapter.path, file, added)
         row = first // columns
         rows = left[row : -(-last // columns)]
         delta = torch.zeros(len(rows), columns, dtype=torch.float64)
@@ -47,8 +50,8 @@ def sft_values(adapter: Adapter, operation: Fuse) -> Callable[[int, int, "torch.
 
 
 @lru_cache(maxsize=4)
-def _factors(path: Path, added: LowRank) -> "tuple[torch.Tensor, torch.Tensor]":
-    """``[rows, r]`` and ``[r, columns]``, float64."""
+def _factors(path: Path, file: str, added: LowRank) -> "tuple[torch.Tensor, torch.Tensor]":
+    """``[rows, r]`` and ``[r, columns]``, float64; ``file`` is the identity of ``path``."""
     import torch
 
     sides = (added.left, added.right)

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a base and an SFT checkpoint are two states of one model: the checks that headers and config.json allow."""
 
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
 
 from ..errors import InputError
 from .headers import FLOATING
-from .layout import Checkpoint
+from .layout import MANIFEST, Checkpoint
 
 # Models can agree in every shape and still not be the same function: the same projection split into other heads.
 _GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers", "hidden_act")
@@ -39,6 +40,31 @@ def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, g
     partners = _base_names(base, sft)
     _check_shapes(base, sft, partners, grown_vocabulary, grown_key)
     return partners
+
+
+def check_fused_once(sft: Checkpoint, alpha: float, alpha_key: str) -> None:
+    """Refuse to fuse what `rejuv apply` or a job has fused already: 0.5 twice is 0.25, under the name of 0.5.
+
+    Args:
+        sft: the SFT checkpoint.
+        alpha: of this fusion; 1 leaves the checkpoint as it is.
+        alpha_key: how errors name that setting.
+
+    Raises:
+        InputError: named by its key; it has a manifest.
+    """
+    try:
+        record = json.loads((sft.root / MANIFEST).read_bytes())
+        done, source = record["settings"]["fusion"]["alpha"], record["inputs"]["sft"]["given"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return
+    if alpha != 1 and done != 1:
+        raise InputError(
+            sft.key,
+            "a checkpoint as SFT left it",
+            f"{sft.root}, which is {source} fused with alpha {done}",
+            f"give that one, or set {alpha_key} to 1; to fuse it once more, remove its {MANIFEST}",
+        )
 
 
 def _check_distinct(base: Checkpoint, sft: Checkpoint) -> None:

@@ -12,16 +12,17 @@ from .layout import Checkpoint
 _FIX = "see rejuv apply --dry-run --json"
 
 
-def chosen_tensors(fusion: FusionConfig, sft: Checkpoint, key: str) -> set[str]:
+def chosen_tensors(fusion: FusionConfig, sft: Checkpoint, tied: Mapping[str, str], key: str) -> set[str]:
     """The tensors that ``only_tensors`` and ``exclude_tensors`` leave to be fused.
 
     Args:
         fusion: the settings.
         sft: the SFT checkpoint.
+        tied: see `compatible.twins`.
         key: what comes before a setting's name in errors.
 
     Raises:
-        InputError: a pattern matches nothing, or nothing is left.
+        InputError: a pattern matches nothing, nothing is left, or one of two tensors that are tied.
     """
     found = {}
     for setting in ("only_tensors", "exclude_tensors"):
@@ -35,6 +36,15 @@ def chosen_tensors(fusion: FusionConfig, sft: Checkpoint, key: str) -> set[str]:
         raise InputError(
             key_of(key, "only_tensors"), "patterns that leave something to fuse", "none left", "exclude less"
         )
+    for pair in tied.items():
+        if len(chosen.intersection(pair)) == 1:
+            setting = "exclude_tensors" if found["exclude_tensors"].intersection(pair) else "only_tensors"
+            raise InputError(
+                key_of(key, setting),
+                f"patterns for both or neither of {pair[0]} and {pair[1]}, which are tied",
+                "one of them",
+                "give both names",
+            )
     return chosen
 
 
@@ -44,7 +54,7 @@ def alpha_of_each(names: Iterable[str], fusion: FusionConfig, tied: Mapping[str,
     Args:
         names: of the tensors that are fused.
         fusion: the settings.
-        tied: see `compatible.twins`.
+        tied: as in `chosen_tensors`.
         key: as in `chosen_tensors`.
 
     Raises:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a rejuvenation: every operation, known from headers alone, so that each error comes before any work."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from ..config import FusionConfig
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet
 from .adapter import CONFIG, Adapter, LowRank, is_adapter, merged_side_files, read_adapter
-from .compatible import check_compatible, twins
+from .compatible import check_compatible, check_fused_once, twins
 from .headers import FLOATING, TensorInfo
 from .layout import Checkpoint, read_checkpoint
 from .patterns import alpha_of_each, chosen_tensors, key_of
@@ -183,12 +184,14 @@ def plan_fusion(
     root = locate(sft, sft_key)
     if is_adapter(root):
         theirs, adapter = read_adapter(sft, root, sft_key, ours)
-        return Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter)
+        return _readable(Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter))
     theirs = read_checkpoint(sft, sft_key)
+    check_fused_once(theirs, fusion.alpha, key_of(fusion_key, "alpha"))
     partners = check_compatible(ours, theirs, fusion.grown_vocabulary, key_of(fusion_key, "grown_vocabulary"))
-    chosen = chosen_tensors(fusion, theirs, fusion_key)
+    tied = twins(theirs)
+    chosen = chosen_tensors(fusion, theirs, tied, fusion_key)
     common = [name for name, info in theirs.tensors.items() if info.dtype in FLOATING and name in partners]
-    alphas = alpha_of_each([name for name in common if name in chosen], fusion, twins(theirs), fusion_key)
+    alphas = alpha_of_each([name for name in common if name in chosen], fusion, tied, fusion_key)
     perturbed = perturbation(fusion, theirs, fusion_key)
     operations: list[Fuse | Copy] = []
     for name, info in theirs.tensors.items():
@@ -200,7 +203,15 @@ def plan_fusion(
             operations.append(Copy(name, info, "left out"))
         else:
             operations.append(_fuse(name, info, ours.tensors[partners[name]], alphas[name], perturbed))
-    return Plan(ours, theirs, fusion, tuple(operations))
+    return _readable(Plan(ours, theirs, fusion, tuple(operations)))
+
+
+def _readable(plan: Plan) -> Plan:
+    """``plan``, whose side files can be read: weight files have been opened for their headers."""
+    for path in plan.side_files.values():
+        if not os.access(path, os.R_OK):
+            raise InputError(plan.sft.key, f"{path} to be readable", "no permission", "have it made readable")
+    return plan
 
 
 def at_alpha(plan: Plan, alpha: float) -> Plan:

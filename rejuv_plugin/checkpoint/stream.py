@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO, NamedTuple
 
@@ -159,6 +160,12 @@ def _in_order(writer: "_Writer", runs: Iterable[list[_Piece]], workers: int) -> 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _check_prefix(descriptor: int, prefix: bytes, path: Path) -> None:
+    """That the tensors of a file still lie where the plan has them."""
+    if read_exactly(descriptor, 0, bytearray(len(prefix)), path) != prefix:
+        raise OSError(f"{path} changed while it was read")
+
+
 class _Writer:
     """Reads, fuses and writes pieces; its methods may be called from several threads."""
 
@@ -172,8 +179,9 @@ class _Writer:
         self._base = {
             name: stack.enter_context(path.open("rb", buffering=0)).fileno() for name, path in self._base_paths.items()
         }
-        if read_exactly(self._sft, 0, bytearray(len(prefix)), self._sft_path) != prefix:
-            raise OSError(f"{self._sft_path} changed while it was read")
+        _check_prefix(self._sft, prefix, self._sft_path)
+        for name, descriptor in self._base.items():
+            _check_prefix(descriptor, plan.base.headers[name].prefix, self._base_paths[name])
         self._combine = {operation.name: Combine(plan, operation) for operation in fused}
         self._buffers: SimpleQueue[tuple[bytearray, bytearray, bytearray]] = SimpleQueue()
 

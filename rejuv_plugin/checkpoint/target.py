@@ -31,6 +31,9 @@ def check_output(plan: Plan, output: Path, key: str, done: int = 0) -> None:
         raise InputError(key, "a directory", f"{output}, which is a file", "give another path")
     if output.is_dir() and any(output.iterdir()):
         raise not_empty(output, key)
+    if os.path.ismount(output):
+        # It is written beside its place, which here is another disk, and nothing can be renamed to a mount point.
+        raise InputError(key, "a directory on a disk", f"{output}, where one is mounted", "give a directory below it")
     check_room(plan, check_writable(output.parent, key), key, done)
 
 

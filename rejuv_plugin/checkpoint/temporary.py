@@ -60,6 +60,9 @@ def named(output: Path, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(output.parent):
+            # An input's.
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise no_space(key, f"room for the output below {output.parent}", "a full disk") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

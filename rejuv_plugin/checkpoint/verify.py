@@ -9,9 +9,12 @@ from typing import Any
 from ..errors import InputError
 from .digest import Progress, digest_files
 from .headers import Header, read_header
-from .layout import MANIFEST
+from .layout import MANIFEST, side_files
 from .pieces import ALGORITHM
 
+# What makes a loader of transformers read other weights than these, or put some on top.
+_LOADED = ("adapter_config.json",)
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _AGAIN = "make it again with this version"
 
 
@@ -46,14 +49,31 @@ def verify(directory: Path, key: str, progress: Progress | None = None) -> dict[
             files[path] = read_header(path, name) if name.endswith(".safetensors") else None
         except InputError as error:
             problems[name] = error.got
-    digests = digest_files(files, progress=progress)
+    digests = _digests(files, problems, progress)
     problems |= {
         name: "other bytes" for name in expected if digests.get(directory / name, "") not in ("", expected[name][0])
     }
-    for path in sorted(directory.glob("*.safetensors")):
+    for name in (*side_files(directory, key), *_LOADED):
+        if name not in expected and (directory / name).is_file():
+            problems[name] = "a file that loaders read and the manifest does not know"
+    for path in sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
         if path.name not in expected:
             problems[path.name] = "weights that the manifest does not know"
     return problems
+
+
+def _digests(files: dict[Path, Header | None], problems: dict[str, str], progress: Progress | None) -> dict[Path, str]:
+    try:
+        return digest_files(files, progress=progress)
+    except OSError:
+        # One of them cannot be read, as on a disk that fails: which one, and what of the others?
+        found: dict[Path, str] = {}
+        for path, header in files.items():
+            try:
+                found |= digest_files({path: header})
+            except OSError as error:
+                problems[path.name] = error.strerror or str(error)
+        return found
 
 
 def _expected(directory: Path, key: str) -> dict[str, tuple[str, int]]:

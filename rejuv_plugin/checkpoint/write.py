@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import InputError
 from .compatible import same_checkpoint
@@ -55,7 +56,8 @@ def apply(
         key: how errors name ``output``: a command-line option or a configuration key.
         progress: called with ``("hash" or "write", bytes done, bytes in all)``.
         resume: go on with what a killed run of the same plan left: its finished files are read and compared with its
-            journal, the others written. A run that fails for the system's reasons then also leaves what it did.
+            journal, the others written. A run that fails for the system's reasons then also leaves what it did. One
+            that had finished is left as it is.
         shards: how the weight files are written; default `local` with all cores.
 
     Returns:
@@ -71,18 +73,22 @@ def apply(
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = output.with_name(f".{output.name}.lock")
         with locked(lock, key, output, needed=False, leave=False) as waited:
-            if waited and output.is_dir() and any(output.iterdir()):
-                return _made_meanwhile(plan, inputs, output, key)
+            if (waited or resume) and output.is_dir() and any(output.iterdir()):
+                return _made_before(plan, inputs, output, key)
             return write(plan, inputs, output, key=key, progress=progress, resume=resume, shards=shards)
 
 
 def prepare(plan: Plan, output: Path, key: str, resume: bool = False) -> None:
-    """What `apply` does first: check ``output``, after what killed runs left has made room; for callers with long work
-    to do before they apply."""
+    """What `apply` does first: check ``output``; for callers with long work to do before they apply.
+
+    Nothing is removed here, without the lock, and perhaps without the neurons that ``plan`` will reset. What other runs
+    have written of ``output`` takes no room from this one: it is removed, gone on with, or used.
+    """
     output = output.resolve()
-    if not (resume and _to_resume(plan, output, alone=False)):
-        remove(abandoned(output, alone=False))
-        check_output(plan, output, key)
+    if resume and (output / MANIFEST).is_file():
+        # Finished by then; `apply` looks whether it is what it would make.
+        return
+    check_output(plan, output, key, done=sum(map(_size, abandoned(output, alone=True))))
 
 
 def write(
@@ -133,7 +139,7 @@ def local(count: int) -> ShardWriter:
             flushing: tuple[Shard, Future[None]] | None = None
             for file in files:
                 path = directory / file
-                with path.open("wb") as target:
+                with _unfinished(path) as target:
                     reserve(target.fileno(), plan.layout.headers[file].size)
                     shard = write_weights(plan, file, target, _flushed(path, advance, flusher), count)
                 if flushing:
@@ -145,6 +151,12 @@ def local(count: int) -> ShardWriter:
                 yield flushing[0]
 
     return write_all
+
+
+def _unfinished(path: Path) -> BinaryIO:
+    """A file to write, not emptied: under Ray, a task that was only thought lost may come after another has finished
+    the file, and writes the very same bytes."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb")
 
 
 def _flushed(path: Path, advance: Callable[[int], None], flusher: ThreadPoolExecutor) -> Callable[[int], None]:
@@ -178,6 +190,8 @@ def _fill(
     _clear(directory, keep=set(finished))
     advance(sum(plan.layout.headers[file].size for file in finished))
     journal = Journal(directory, plan, finished)
+    # Before the weights: one that cannot be read must not cost the work.
+    side_files = dict(_copied(plan, directory, advance))
     todo = [file for file in plan.layout.headers if file not in finished]
     for shard in shards(plan, todo, directory, advance):
         journal.add(shard)
@@ -185,15 +199,8 @@ def _fill(
     parts = [finished[file] for file in plan.layout.headers]
     # Sharded another way, equal checkpoints have unequal files; only now is it known.
     if not any(drift.moved for shard in parts for drift in shard.drift_sft.values()):
-        raise same_checkpoint(plan.base, plan.sft, f"{plan.base.root}, which has the weights of {plan.sft.key}")
-    digests = {shard.file: shard.output for shard in parts}
-    for name, source in plan.side_files.items():
-        data = source.read_bytes()
-        digests[name] = digest_bytes(data)
-        (directory / name).parent.mkdir(exist_ok=True)
-        with durable(directory / name) as target:
-            target.write(data)
-        advance(len(data))
+        raise _nothing_moved(plan)
+    digests = {shard.file: shard.output for shard in parts} | side_files
     read = inputs_of(plan, parts, digests)
     changed = [path for path, was in before.items() if identity(path) != was]
     if inputs is not None:
@@ -208,6 +215,24 @@ def _fill(
         target.write(json.dumps(record, indent=2, allow_nan=False).encode() + b"\n")
     journal.remove()
     return record
+
+
+def _copied(plan: Plan, directory: Path, advance: Callable[[int], None]) -> Iterator[tuple[str, str]]:
+    """Copy the side files; yields the name and the digest of each."""
+    for name, source in plan.side_files.items():
+        data = source.read_bytes()
+        (directory / name).parent.mkdir(exist_ok=True)
+        with durable(directory / name) as target:
+            target.write(data)
+        advance(len(data))
+        yield name, digest_bytes(data)
+
+
+def _size(directory: Path) -> int:
+    """Bytes that a directory takes on the disk; 0 if it disappears meanwhile."""
+    with suppress(OSError):
+        return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+    return 0
 
 
 def _clear(directory: Path, keep: set[str]) -> None:
@@ -225,8 +250,19 @@ def _to_resume(plan: Plan, output: Path, alone: bool) -> Path | None:
     return max((path for path in found if found[path]), key=lambda path: len(found[path]), default=None)
 
 
-def _made_meanwhile(plan: Plan, inputs: Inputs | None, output: Path, key: str) -> dict[str, Any]:
-    """The manifest of what another process made while this one waited, if it is what this one would make."""
+def _nothing_moved(plan: Plan) -> InputError:
+    if any(copied.why == "left out" for copied in plan.copied):
+        return InputError(
+            plan.sft.key,
+            "other weights than the base's in the tensors that are fused",
+            f"the base's in all {len(plan.fused)}",
+            "leave in some that SFT has changed",
+        )
+    return same_checkpoint(plan.base, plan.sft, f"{plan.base.root}, which has the weights of {plan.sft.key}")
+
+
+def _made_before(plan: Plan, inputs: Inputs | None, output: Path, key: str) -> dict[str, Any]:
+    """The manifest of what another process has made, if it is what this one would make."""
     try:
         record = json.loads((output / MANIFEST).read_bytes())
         found = record["key"]
@@ -235,8 +271,8 @@ def _made_meanwhile(plan: Plan, inputs: Inputs | None, output: Path, key: str) -
     if found != content_key(plan, inputs or read_inputs(plan)):
         raise InputError(
             key,
-            "no other process to write there",
-            f"{output}, where another one has just written a checkpoint of other inputs or settings",
+            "a new or empty directory, or what this run would make",
+            f"{output}, which has something else in it",
             "give another directory",
         )
     return record

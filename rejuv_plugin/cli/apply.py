@@ -222,6 +222,10 @@ def apply(
     else:
         checkpoint.prepare(plan, output, "--output", resume)
     if save_reset_set:
+        if save_reset_set.resolve().is_relative_to(output.resolve()):
+            raise InputError(
+                "--save-reset-set", f"a file outside of --output ({output})", str(save_reset_set), "give another path"
+            )
         reset_file.check_new(save_reset_set, "--save-reset-set")
     if reset.set_path:
         plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")

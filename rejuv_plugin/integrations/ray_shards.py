@@ -3,8 +3,8 @@
 """Weight files written by all nodes of a Ray cluster that share a file system: the bytes of one process.
 
 A task for each file. Ray starts it again, elsewhere, when its node is lost; a node that was only thought lost writes
-the very same bytes at the very same places. A file that a node could not write because it does not see the directories
-is written here.
+the very same bytes at the very same places. A file that a node could not write because it does not see the directories,
+or sees other inputs there, is written here.
 """
 
 import logging
@@ -54,7 +54,7 @@ def over_cluster() -> ShardWriter:
 
     def write_all(plan: Plan, files: Sequence[str], directory: Path, advance: Callable[[int], None]) -> Iterator[Shard]:
         task = ray.remote(_write).options(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")
-        shared = ray.put(plan)
+        shared = ray.put((plan, _stamps(plan)))
         waiting: dict[Any, str] = {task.remote(shared, file, str(directory)): file for file in files}
         try:
             while waiting:
@@ -77,12 +77,21 @@ def over_cluster() -> ShardWriter:
     return write_all
 
 
-def _write(plan: Plan, file: str, directory: str) -> Shard | None:
-    """The task: one weight file, durably; None where the directories are not to be seen."""
-    seen = [Path(directory), plan.base.root, plan.layout.root]
-    if not all(path.is_dir() for path in seen):
+def _write(shared: tuple[Plan, list[Any]], file: str, directory: str) -> Shard | None:
+    """The task: one weight file, durably; None where the directory and the same inputs are not to be seen."""
+    plan, stamps = shared
+    try:
+        if not Path(directory).is_dir() or _stamps(plan) != stamps:
+            return None
+    except OSError:
         return None
     return next(local(_THREADS)(plan, [file], Path(directory), lambda count: None))
+
+
+def _stamps(plan: Plan) -> list[Any]:
+    """Size and modification time of each input: the same on every node of a shared disk."""
+    found = (path.stat() for path in plan.input_paths)
+    return [(stat.st_size, stat.st_mtime_ns) for stat in found]
 
 
 def _result(reference: Any) -> Shard | None:

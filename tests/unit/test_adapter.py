@@ -244,3 +244,51 @@ def test_a_full_model_beside_an_adapter_counts(tmp_path: Path) -> None:
     plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig())
     assert plan.adapter is None
     assert list(plan.layout.headers) == [SINGLE]
+
+
+def test_of_two_chat_templates_the_adapters_stays(tmp_path: Path) -> None:
+    """In its tokenizer's configuration, as older versions save it; a file beside that would come first."""
+    adapter = make(tmp_path)
+    (adapter / "tokenizer.json").write_text("its own")
+    (adapter / "tokenizer_config.json").write_text('{"chat_template": "its own"}')
+    run(tmp_path)
+    assert (tmp_path / "base" / "chat_template.jinja").exists()
+    assert not (tmp_path / "out" / "chat_template.jinja").exists()
+    assert "its own" in (tmp_path / "out" / "tokenizer_config.json").read_text()
+
+
+def test_without_a_vocabulary_of_its_own_an_adapter_keeps_the_bases(tmp_path: Path) -> None:
+    (make(tmp_path) / "special_tokens_map.json").write_text("{}")
+    run(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
+    assert (tmp_path / "out" / "special_tokens_map.json").read_text() == "{}"
+
+
+def test_embeddings_are_tied_if_no_head_is_stored_and_the_flag_is_left_out(tmp_path: Path) -> None:
+    file, base = make(tmp_path) / "adapter_model.safetensors", tmp_path / "base"
+    name = "model.embed_tokens.weight"
+    save_file(load_file(file) | {f"{STORED}{name}": torch.ones(64, 32)}, file)
+    config = json.loads((base / "config.json").read_text())
+    del config["tie_word_embeddings"]
+    (base / "config.json").write_text(json.dumps(config))
+    run(tmp_path)
+    tensors = weights(base)
+    del tensors["lm_head.weight"]
+    for part in base.glob("model*"):
+        part.unlink()
+    set_weights(base, tensors)
+    with pytest.raises(InputError, match=r"^--sft: expected embeddings left alone"):
+        run(tmp_path, output="other")
+
+
+def test_an_adapter_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    file = make(tmp_path) / "adapter_model.safetensors"
+    run(tmp_path)
+    tensors = load_file(file)
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, file)
+    run(tmp_path, output="second")
+    a, b = (2 * tensors[f"{STORED}{Q}.lora_{side}.weight"] for side in "AB")
+    base, output = weights(tmp_path / "base"), weights(tmp_path / "second")
+    expected = reference(base[f"{Q}.weight"], a, b, 8 / 3, 0.4)
+    assert np.array_equal(canonical_bits(output[f"{Q}.weight"].flatten()), expected)

@@ -12,9 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import INDEX, SINGLE, copy, edit_json, make_pair, save_model, set_weights, snapshot, weights
+from checkpoints import (
+    INDEX,
+    SINGLE,
+    copy,
+    edit_json,
+    make_pair,
+    save_model,
+    set_weights,
+    snapshot,
+    weights,
+    write_safetensors,
+)
 
 from rejuv_plugin.checkpoint import apply, plan_fusion, write
+from rejuv_plugin.checkpoint.target import check_output
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 
@@ -292,7 +304,7 @@ def test_an_output_below_a_file(pair: Path, output: str) -> None:
 
 def test_an_output_that_is_not_writable(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write anywhere, so the answer of a read-only place is put in the system's mouth.
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
     assert_refused(pair, "--output", "not writable")
 
 
@@ -337,3 +349,54 @@ def test_the_caller_chooses_the_keys(pair: Path) -> None:
         plan_fusion(str(pair / "sft"), str(pair / "sft"), FusionConfig(), **keys)
     with pytest.raises(InputError, match=r"^actor_rollout_ref.model.path: "):
         plan_fusion(str(pair / "base"), str(pair / "no where"), FusionConfig(), **keys)
+
+
+def test_a_mount_point(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pair / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == pair / "out")
+    with pytest.raises(InputError, match=r"^--output: .* one is mounted. Fix: give a directory below it"):
+        check_output(plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig()), pair / "out", "--output")
+
+
+def test_what_is_fused_already(pair: Path) -> None:
+    base, once = str(pair / "base"), str(pair / "once")
+    apply(plan_fusion(base, str(pair / "sft"), FusionConfig(0.4)), pair / "once")
+    with pytest.raises(InputError, match=r"^--sft: .*/once, which is .*/sft fused with alpha 0.4. Fix: .*--alpha to 1"):
+        plan_fusion(base, once, FusionConfig(0.5))
+    plan_fusion(base, once, FusionConfig(1.0))
+    apply(plan_fusion(base, str(pair / "sft"), FusionConfig(1.0)), pair / "as_it_was")
+    plan_fusion(base, str(pair / "as_it_was"), FusionConfig(0.5))
+
+
+def test_one_of_two_tied_tensors(tmp_path: Path) -> None:
+    """A loader would find two that differ, and tie them or not."""
+    make_pair(tmp_path)
+    for side in ("base", "sft"):
+        edit_json(tmp_path / side / "config.json", tie_word_embeddings=True)
+    for setting, pattern in (("exclude_tensors", "lm_head*"), ("only_tensors", "model.*")):
+        with pytest.raises(InputError, match=rf"^--{setting.replace('_', '-')}: .* which are tied"):
+            plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(**{setting: pattern}))
+    plan_fusion(
+        str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(exclude_tensors="lm_head* model.embed_tokens*")
+    )
+
+
+def test_nothing_moved_in_what_is_fused(tmp_path: Path) -> None:
+    make_pair(tmp_path)
+    base, sft = weights(tmp_path / "base"), weights(tmp_path / "sft")
+    set_weights(tmp_path / "sft", {name: base[name] if "norm" in name else sft[name] for name in sft})
+    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig(only_tensors="*norm*"))
+    with pytest.raises(InputError, match=r"^--sft: .*the base's in all 5. Fix: leave in some that SFT has changed"):
+        apply(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_was_saved_again_meanwhile(tmp_path: Path) -> None:
+    """Its tensors lie elsewhere by then."""
+    make_pair(tmp_path)
+    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "sft"), FusionConfig())
+    tensors = list(weights(tmp_path / "base").items())
+    write_safetensors(tmp_path / "base" / SINGLE, tensors[::-1])
+    with pytest.raises(OSError, match="changed while it was read"):
+        apply(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

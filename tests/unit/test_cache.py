@@ -162,7 +162,7 @@ def test_a_cache_below_a_file(pair: Path) -> None:
 
 
 def test_a_cache_that_is_not_writable(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
     before = snapshot(pair)
     with pytest.raises(InputError, match=r"^rejuvenation.cache_dir: .*not writable"):
         run(pair)
@@ -223,7 +223,7 @@ def test_a_check_alone_writes_and_hashes_nothing(pair: Path, monkeypatch: pytest
         check_cache(plan, pair / "sft" / "cache", "--cache")
     with pytest.raises(InputError, match=r"^--cache: .*which is a file"):
         check_cache(plan, pair / "file" / "cache", "--cache")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
     with pytest.raises(InputError, match=r"^--cache: .*not writable"):
         check_cache(plan, pair / "new", "--cache")
     assert snapshot(pair) == before

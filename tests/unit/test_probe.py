@@ -303,6 +303,7 @@ BAD = [
     (("--reset-set", "gone.json"), "--reset-set", "No such file"),
     (("--save-reset-set", "s.json"), "--save-reset-set", "above 0"),
     ((*RESET, "--save-reset-set", "data.jsonl"), "--save-reset-set", "does not exist"),
+    ((*RESET, "--save-reset-set", "out/set.json"), "--save-reset-set", "outside of --output"),
     ((*RESET, "--include", "*.w_proj"), "--include", "fit none"),
     ((*RESET, "--positions", "1000"), "--calibration", "at least 1000 response tokens"),
 ]

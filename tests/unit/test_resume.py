@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going on where a killed run was; and several processes with one output."""
 
+import collections
 import json
 import os
 import shutil
@@ -205,7 +206,49 @@ def test_who_waited_does_not_take_something_else(pair: Path) -> None:
     while not (pair / ".out.lock").exists():
         assert other.poll() is None
     with pytest.raises(
-        InputError, match=r"^--output: expected no other process to write there, .* other inputs or set"
+        InputError, match=r"^--output: expected a new .* or what this run would make, got .* something else"
     ):
         apply(plan(pair, 0.5), pair / "out")
     assert json.loads(other.communicate(timeout=120)[0]) is True
+
+
+def test_looking_at_an_output_removes_nothing(pair: Path) -> None:
+    """The command looks before it has the neurons to reset: the plan by then is not that of the run that was killed."""
+    left = killed(pair)
+    before = files(left)
+    for resume in (True, False):
+        write.prepare(plan(pair, 0.5), pair / "out", "--output", resume)
+        assert files(left) == before
+
+
+def test_what_other_runs_left_is_no_reason_for_no_space(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(pair)
+    free = made.output_bytes + (4 << 20) - (200 << 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: collections.namedtuple("usage", "free")(free))
+    with pytest.raises(InputError, match=r"^--output: expected \d+ bytes free"):
+        write.prepare(made, pair / "out", "--output")
+    other = pair / "out.tmp-elsewhere-1"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(bytes(300 << 10))
+    write.prepare(made, pair / "out", "--output")
+
+
+def test_what_was_finished_is_not_done_again(pair: Path) -> None:
+    record = apply(plan(pair), pair / "out")
+    before = files(pair / "out")
+    assert apply(plan(pair), pair / "out", resume=True) == record
+    assert files(pair / "out") == before
+    with pytest.raises(InputError, match=r"^--output: .* something else in it"):
+        apply(plan(pair, 0.5), pair / "out", resume=True)
+    with pytest.raises(InputError, match=r"^--output: .* not empty"):
+        apply(plan(pair), pair / "out")
+
+
+def test_a_file_of_the_output_is_never_emptied(pair: Path) -> None:
+    """Under Ray a task that was only thought lost may open a file that another has finished, and be killed then."""
+    made = plan(pair)
+    apply(made, pair / "out")
+    file = sorted((pair / "out").glob("*.safetensors"))[0]
+    before = file.read_bytes()
+    with write._unfinished(file):
+        assert file.read_bytes() == before

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`rejuv verify`: exit code 0 for what was written, 2 with a line for whatever is not."""
 
+import errno
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,9 @@ def test_what_was_written_is_right(made: Path, capsys: pytest.CaptureFixture) ->
         (lambda made: flip(made / "tokenizer.json", 3), "tokenizer.json", "other bytes"),
         (lambda made: (made / "config.json").write_text("{}"), "config.json", "2 bytes in place of"),
         (lambda made: (made / "extra.safetensors").write_bytes(b"x"), "extra.safetensors", "does not know"),
+        (lambda made: (made / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin", "does not know"),
+        (lambda made: (made / "adapter_config.json").write_text("{}"), "adapter_config.json", "loaders read"),
+        (lambda made: (made / "vocab.json").write_text("{}"), "vocab.json", "loaders read"),
     ],
 )
 def test_whatever_changed_is_named(
@@ -82,3 +87,21 @@ def test_a_manifest_that_says_nothing(made: Path, capsys: pytest.CaptureFixture,
     assert capsys.readouterr().err.startswith("rejuv: DIRECTORY: expected ")
     assert rejuv("verify", str(made)) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_hides_nothing(
+    made: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["rejuv_plugin.checkpoint.verify"]
+    real = module.digest_files
+
+    def fail(files: dict, **options: object) -> dict:
+        if shard(made) in files:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(files, **options)
+
+    monkeypatch.setattr(module, "digest_files", fail)
+    flip(made / "tokenizer.json", 3)
+    assert rejuv("verify", str(made)) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.partition(": ")[2] for line in lines) == ["Input/output error", "other bytes"]

@@ -54,6 +54,17 @@ def test_three_nodes_write_what_one_process_writes(tmp_path: Path, plan: Plan, c
     assert materialise(plan, tmp_path / "cache", shards=ray_shards.over_cluster()).manifest["key"] == expected["key"]
 
 
+def test_a_node_that_sees_other_inputs_writes_nothing(tmp_path: Path, plan: Plan) -> None:
+    file = next(iter(plan.layout.headers))
+    shared = plan, ray_shards._stamps(plan)
+    (tmp_path / "out").mkdir()
+    assert ray_shards._write(shared, file, str(tmp_path / "elsewhere")) is None
+    os.utime(plan.base.root / next(iter(plan.base.headers)), ns=(0, 0))
+    assert ray_shards._write(shared, file, str(tmp_path / "out")) is None
+    assert list((tmp_path / "out").iterdir()) == []
+    assert ray_shards._write((plan, ray_shards._stamps(plan)), file, str(tmp_path / "out")).file == file
+
+
 def test_a_node_is_lost_midway(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
     expected = record(plan, tmp_path / "alone", shards=local(1))
     files = len(plan.layout.headers)
