@@ -1,5 +1,5 @@
 # Sourced by the run scripts of recipes for clusters, after their own settings. From what a script's table of variables
-# says it makes two arrays of verl overrides, MACHINE and REJUVENATION, and exports what verl's processes read.
+# says it makes three arrays of verl overrides, MACHINE, REJUVENATION and RECORDS, and START, which names where RL starts.
 
 PLATFORM=${PLATFORM:-cuda}
 ROLLOUT=${ROLLOUT:-$([ "$PLATFORM" = cpu ] && echo transformers_cpu || echo vllm)}
@@ -11,6 +11,18 @@ RESET_SET=${RESET_SET:-}
 CALIBRATION=${CALIBRATION:-}
 RESET_RATIO=${RESET_RATIO:-0.01}
 MODE=${MODE:-disk}
+# Of checkpoints the last so many stay; null: all.
+KEEP=${KEEP:-null}
+
+START=$(basename "$SFT")-alpha$ALPHA
+if [ -n "$RESET_SET$CALIBRATION" ]; then START+=-reset; fi
+# Below it all that a run writes. Starts that are compared have different ones.
+OUT=${OUT:-$PWD/out/$START}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+
+# Whether verl is only asked what it would do.
+case " $*" in *" --cfg"* | *" -c "*) SHOW_ONLY=yes ;; *) SHOW_ONLY= ;; esac
 
 REJUVENATION=(
   +rejuvenation=default
@@ -44,6 +56,20 @@ else
     actor_rollout_ref.rollout.gpu_memory_utilization=0.6
   )
 fi
-export VERL_FILE_LOGGER_PATH=$OUT/metrics.jsonl
-export TENSORBOARD_DIR=$OUT/tensorboard
-mkdir -p "$OUT"
+
+RECORDS=(
+  trainer.logger='["console","file","tensorboard"]'
+  trainer.default_local_dir="$OUT/checkpoints"
+  trainer.validation_data_dir="$OUT/validation"
+  trainer.max_actor_ckpt_to_keep="$KEEP"
+  trainer.max_critic_ckpt_to_keep="$KEEP"
+  # The trainer is a process of Ray's, which gets no variables of this one where Ray was started before.
+  +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="'$OUT/metrics.jsonl'"
+  +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="'$OUT/tensorboard'"
+)
+# verl begins its file anew, also where it goes on at a checkpoint.
+if [ -z "$SHOW_ONLY" ] && [ -s "$OUT/metrics.jsonl" ]; then
+  n=1
+  while [ -e "$OUT/metrics-$n.jsonl" ]; do n=$((n + 1)); done
+  mv "$OUT/metrics.jsonl" "$OUT/metrics-$n.jsonl"
+fi

@@ -17,14 +17,23 @@ from verl.utils.reward_score.math_reward import last_boxed_only_string
 TIMEOUT = 300.0
 
 
+def is_right(box: str, ground_truth: str) -> bool:
+    """What Math-Verify says. verl's pool, once one of its processes was killed, would call every answer wrong from then
+    on, so it is replaced: by one thread of those that saw it break, while each asks again."""
+    pool = scorer._get_pool()
+    right = scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
+    if not pool._broken:
+        return right
+    with scorer._pool_lock:
+        if scorer._pool is pool:
+            scorer._pool = None
+    return scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
+
+
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **kwargs: Any
 ) -> dict[str, float]:
     """verl's reward interface. ``acc`` is 1 or 0, and is what validation and DAPO's filter read."""
     box = last_boxed_only_string(solution_str)
-    right = box is not None and scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
-    # verl's pool, once one of its processes was killed, would call every answer wrong from then on.
-    if getattr(scorer._pool, "_broken", False):
-        scorer._pool = None
-        right = box is not None and scorer.compute_score(box, ground_truth, timeout=TIMEOUT) > 0
+    right = box is not None and is_right(box, ground_truth)
     return {"score": 1.0 if right else -1.0, "acc": float(right), "boxed": float(box is not None)}

@@ -11,8 +11,8 @@ SFT=${SFT:?the over-trained SFT checkpoint, a directory}
 BASE=${BASE:?the model that it started from, a directory}
 TRAIN=${TRAIN:?RL prompts, parquet, from prepare_math.py}
 VAL=${VAL:?validation prompts, parquet; several as ['a.parquet','b.parquet']}
-OUT=${OUT:-$PWD/out}
 REWARD=${REWARD:-$HERE/math_reward.py}
+# OUT, rejuvenation, the cluster: defaults are in ../cluster.sh.
 
 # grpo, dapo or ppo
 ALGORITHM=${ALGORITHM:-grpo}
@@ -114,14 +114,13 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.val_kwargs.do_sample=True \
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
   reward.custom_reward_function.path="$REWARD" \
-  trainer.logger='["console","file","tensorboard"]' \
   trainer.project_name=math_grpo \
-  trainer.experiment_name="$ALGORITHM-alpha$ALPHA" \
+  trainer.experiment_name="$ALGORITHM-$START" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \
   trainer.test_freq="$TEST_FREQ" \
   trainer.save_freq="$SAVE_FREQ" \
-  trainer.default_local_dir="$OUT/checkpoints" \
+  "${RECORDS[@]}" \
   "${REJUVENATION[@]}" \
   "$@"

@@ -10,15 +10,20 @@ BASE=${BASE:?the model to start from, a directory}
 TRAIN=${TRAIN:?rows with messages, parquet}
 OUT=${OUT:-$PWD/ladder}
 RUNGS=${RUNGS:-0.5 1 2 4 8 16 32}
-BATCH=${BATCH:-64}
+BATCH=${BATCH:-16}
 LR=${LR:-3e-6}
 MAX_LENGTH=${MAX_LENGTH:-4096}
-SEED=${SEED:-1}
+# True where the chat template adds something to the last turn alone, as Qwen3's does (an empty thought).
+IGNORE_MISMATCH=${IGNORE_MISMATCH:-False}
 NGPUS=${NGPUS:-8}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 MASTER=${MASTER:-127.0.0.1:29500}
 PLATFORM=${PLATFORM:-cuda}
+# GPUs that a sequence is split over, and tokens of a micro-batch on each: verl multiplies the second by the first.
+ULYSSES=${ULYSSES:-1}
+AT_ONCE=$((MAX_LENGTH > 16384 ? MAX_LENGTH : 16384))
+TOKENS_PER_GPU=${TOKENS_PER_GPU:-$(((AT_ONCE + ULYSSES - 1) / ULYSSES))}
 
 # Derived from the above
 mkdir -p "$OUT"
@@ -51,15 +56,16 @@ for rung in $RUNGS; do
       data.train_files="$TRAIN" \
       data.train_batch_size="$BATCH" \
       data.max_length="$MAX_LENGTH" \
-      data.max_token_len_per_gpu=$((4 * MAX_LENGTH)) \
+      data.max_token_len_per_gpu="$TOKENS_PER_GPU" \
+      data.ignore_input_ids_mismatch="$IGNORE_MISMATCH" \
       model.path="$BASE" \
       engine.strategy=fsdp2 \
+      engine.ulysses_sequence_parallel_size="$ULYSSES" \
       optim.lr="$LR" \
       optim.lr_scheduler_type=constant \
       optim.lr_warmup_steps_ratio=0.0 \
       'checkpoint.save_contents=[model,optimizer,extra,hf_model]' \
       'checkpoint.load_contents=[model,optimizer,extra]' \
-      trainer.seed="$SEED" \
       trainer.project_name=sft_ladder \
       trainer.experiment_name="lr$LR" \
       trainer.logger='["console"]' \

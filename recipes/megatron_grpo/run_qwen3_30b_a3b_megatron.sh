@@ -13,11 +13,10 @@ SFT=${SFT:?the over-trained SFT checkpoint, a directory}
 BASE=${BASE:?the model that it started from, a directory}
 TRAIN=${TRAIN:?RL prompts, parquet}
 VAL=${VAL:?validation prompts, parquet}
-OUT=${OUT:-$PWD/out}
 
-# What you may want to change: ALPHA, weight of the SFT checkpoint; neurons to reset, measured before (RESET_SET, of rejuv
-# apply --save-reset-set) or found by the workers (CALIBRATION, a file of prompts and responses; RESET_RATIO); defaults
-# are in ../cluster.sh. MODE=disk writes one checkpoint first.
+# What you may want to change: OUT; ALPHA, weight of the SFT checkpoint; neurons to reset, measured before (RESET_SET, of
+# rejuv apply --save-reset-set) or found by the workers (CALIBRATION, a file of prompts and responses; RESET_RATIO);
+# defaults are in ../cluster.sh. MODE=disk writes one checkpoint first.
 MODE=${MODE:-worker}
 
 # The machine: 4 nodes of 8 GPUs with 80 GB
@@ -30,6 +29,8 @@ EP=${EP:-8}
 ETP=${ETP:-1}
 GEN_TP=${GEN_TP:-4}
 OFFLOAD=${OFFLOAD:-True}
+# Of each layer only the input is kept, the rest computed again; null: all is kept.
+RECOMPUTE=${RECOMPUTE:-full}
 
 # The run
 STEPS=${STEPS:-300}
@@ -44,8 +45,8 @@ MAX_RESPONSE=${MAX_RESPONSE:-4096}
 # Derived from the above
 source "$HERE/../cluster.sh"
 TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
-# Overlap of communication and computation needs one queue.
-export CUDA_DEVICE_MAX_CONNECTIONS=1
+# Of one GPU: verl multiplies it by CP, over which sequences are split.
+BUDGET=$(((2 * TOKENS + CP - 1) / CP))
 
 # exec: a signal to this script is one to verl.
 exec python -m verl.trainer.main_ppo \
@@ -63,7 +64,7 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.optim.lr="$LR" \
   actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
   actor_rollout_ref.actor.use_dynamic_bsz=True \
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=$((2 * TOKENS)) \
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu="$BUDGET" \
   actor_rollout_ref.actor.use_kl_loss=True \
   actor_rollout_ref.actor.kl_loss_coef="$KL_COEF" \
   actor_rollout_ref.actor.entropy_coeff=0.0 \
@@ -72,6 +73,9 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.megatron.context_parallel_size="$CP" \
   actor_rollout_ref.actor.megatron.expert_model_parallel_size="$EP" \
   actor_rollout_ref.actor.megatron.expert_tensor_parallel_size="$ETP" \
+  actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity="$RECOMPUTE" \
+  actor_rollout_ref.actor.megatron.override_transformer_config.recompute_method=uniform \
+  actor_rollout_ref.actor.megatron.override_transformer_config.recompute_num_layers=1 \
   actor_rollout_ref.actor.megatron.param_offload="$OFFLOAD" \
   actor_rollout_ref.actor.megatron.optimizer_offload="$OFFLOAD" \
   actor_rollout_ref.ref.megatron.tensor_model_parallel_size="$TP" \
@@ -81,19 +85,18 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.ref.megatron.expert_tensor_parallel_size="$ETP" \
   actor_rollout_ref.ref.megatron.param_offload="$OFFLOAD" \
   actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True \
-  actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
+  actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=$((2 * BUDGET)) \
   actor_rollout_ref.rollout.n="$GROUP" \
   actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True \
-  actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((4 * TOKENS)) \
-  trainer.logger='["console","file","tensorboard"]' \
+  actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((2 * BUDGET)) \
   trainer.project_name=megatron_grpo \
-  trainer.experiment_name="alpha$ALPHA-$MODE" \
+  trainer.experiment_name="$START-$MODE" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \
   trainer.test_freq=20 \
   trainer.save_freq=50 \
-  trainer.default_local_dir="$OUT/checkpoints" \
+  "${RECORDS[@]}" \
   "${MACHINE[@]}" \
   "${REJUVENATION[@]}" \
   "$@"

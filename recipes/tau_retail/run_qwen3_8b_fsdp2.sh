@@ -4,6 +4,7 @@ set -euo pipefail
 export GEN_TP=${GEN_TP:-2}
 # Sequences of 24 000 tokens: their activations are split over so many GPUs.
 ULYSSES=${ULYSSES:-4}
+export SPLIT=$ULYSSES
 OFFLOAD=${OFFLOAD:-True}
 exec bash "$(dirname "${BASH_SOURCE[0]}")/run_tau2.sh" \
   actor_rollout_ref.actor.strategy=fsdp2 \

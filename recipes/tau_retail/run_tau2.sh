@@ -13,7 +13,7 @@ SIMULATOR_URL=${SIMULATOR_URL:?an endpoint that speaks chat completions of OpenA
 SIMULATOR_MODEL=${SIMULATOR_MODEL:-Qwen/Qwen3-4B-Instruct-2507}
 SIMULATOR_SEED=${SIMULATOR_SEED:-0}
 SIMULATOR_TEMPERATURE=${SIMULATOR_TEMPERATURE:-0.0}
-OUT=${OUT:-$PWD/out}
+# OUT, rejuvenation, the cluster: defaults are in ../cluster.sh.
 
 # The conversations
 TURNS=${TURNS:-30}
@@ -29,6 +29,8 @@ LR=${LR:-1e-6}
 KL_COEF=${KL_COEF:-0.001}
 MAX_PROMPT=${MAX_PROMPT:-8192}
 MAX_RESPONSE=${MAX_RESPONSE:-16384}
+# Conversations about each test task, at temperature 1.
+VAL_N=${VAL_N:-4}
 TEST_FREQ=${TEST_FREQ:-20}
 SAVE_FREQ=${SAVE_FREQ:-20}
 SEED=${SEED:-1}
@@ -36,6 +38,9 @@ SEED=${SEED:-1}
 # Derived from the above
 source "$HERE/../cluster.sh"
 TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
+# SPLIT, of the engine's script: over so many GPUs a sequence is split. verl multiplies a GPU's budget by it.
+SPLIT=${SPLIT:-1}
+BUDGET=$(((TOKENS + SPLIT - 1) / SPLIT))
 # Rollout workers on every node import the loop by name and read these.
 ENVIRONMENT=()
 for name in TURNS TRANSCRIPTS SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMULATOR_TEMPERATURE; do
@@ -43,6 +48,9 @@ for name in TURNS TRANSCRIPTS SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMUL
 done
 export PYTHONPATH=$HERE${PYTHONPATH:+:$PYTHONPATH}
 ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH='$PYTHONPATH'")
+# A customer that is not there would else be noticed when the GPUs are taken.
+export SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMULATOR_TEMPERATURE
+if [ -z "$SHOW_ONLY" ]; then python "$HERE/tau2_simulator.py"; fi
 
 # exec: a signal to this script is one to verl.
 exec python -m verl.trainer.main_ppo \
@@ -61,29 +69,30 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.actor.optim.lr="$LR" \
   actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
   actor_rollout_ref.actor.use_dynamic_bsz=True \
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu="$TOKENS" \
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu="$BUDGET" \
   actor_rollout_ref.actor.use_kl_loss=True \
   actor_rollout_ref.actor.kl_loss_coef="$KL_COEF" \
   actor_rollout_ref.actor.entropy_coeff=0.0 \
   actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True \
-  actor_rollout_ref.ref.log_prob_max_token_len_per_gpu="$TOKENS" \
+  actor_rollout_ref.ref.log_prob_max_token_len_per_gpu="$BUDGET" \
   actor_rollout_ref.rollout.n="$GROUP" \
   actor_rollout_ref.rollout.temperature=1.0 \
   actor_rollout_ref.rollout.max_model_len="$TOKENS" \
   actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True \
-  actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu="$TOKENS" \
+  actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu="$BUDGET" \
+  actor_rollout_ref.rollout.val_kwargs.n="$VAL_N" \
+  actor_rollout_ref.rollout.val_kwargs.do_sample=True \
+  actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
   actor_rollout_ref.rollout.multi_turn.enable=True \
   actor_rollout_ref.rollout.multi_turn.format="$TOOL_FORMAT" \
   actor_rollout_ref.rollout.agent.agent_loop_config_path="$HERE/agent.yaml" \
-  trainer.logger='["console","file","tensorboard"]' \
   trainer.project_name=tau_retail \
-  trainer.experiment_name="alpha$ALPHA-simulator-seed$SIMULATOR_SEED-temperature$SIMULATOR_TEMPERATURE" \
+  trainer.experiment_name="$START-simulator-seed$SIMULATOR_SEED-temperature$SIMULATOR_TEMPERATURE" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \
   trainer.test_freq="$TEST_FREQ" \
   trainer.save_freq="$SAVE_FREQ" \
-  trainer.default_local_dir="$OUT/checkpoints" \
-  trainer.validation_data_dir="$OUT/validation" \
+  "${RECORDS[@]}" \
   "${REJUVENATION[@]}" \
   "$@"

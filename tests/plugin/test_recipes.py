@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,32 @@ def composed(script: str, directory: Path, *, platform: str = "cuda", **more: st
     return OmegaConf.create(yaml.safe_load(result.stdout))
 
 
+def kept(config: DictConfig, directory: Path, name: str, keep: int | None = None) -> None:
+    """What a run leaves, where, and what it is called."""
+    assert config.trainer.experiment_name == name
+    assert (config.trainer.max_actor_ckpt_to_keep, config.trainer.max_critic_ckpt_to_keep) == (keep, keep)
+    out = directory / "out"
+    assert config.trainer.default_local_dir == str(out / "checkpoints")
+    assert config.trainer.validation_data_dir == str(out / "validation")
+    # Where Ray was started before, its processes have no other variables of ours.
+    variables = config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert variables["VERL_FILE_LOGGER_PATH"] == str(out / "metrics.jsonl")
+    assert variables["TENSORBOARD_DIR"] == str(out / "tensorboard")
+
+
+def budgets(config: DictConfig) -> tuple[int, int, int]:
+    """Tokens of a micro-batch on a GPU."""
+    parts = config.actor_rollout_ref
+    assert parts.actor.use_dynamic_bsz
+    training = parts.actor.ppo_max_token_len_per_gpu
+    return training, parts.ref.log_prob_max_token_len_per_gpu, parts.rollout.log_prob_max_token_len_per_gpu
+
+
+def recomputed(config: DictConfig) -> list:
+    settings = config.actor_rollout_ref.actor.megatron.override_transformer_config
+    return [settings[f"recompute_{name}"] for name in ("granularity", "method", "num_layers")]
+
+
 def accepted(config: DictConfig) -> Job:
     job = job_of(config)
     assert job is not None
@@ -35,7 +62,12 @@ def accepted(config: DictConfig) -> Job:
 
 
 def test_megatron_grpo(tmp_path: Path) -> None:
-    config = composed("megatron_grpo/run_qwen3_30b_a3b_megatron.sh", tmp_path, CALIBRATION="pairs.jsonl")
+    more = {"CALIBRATION": "pairs.jsonl", "CP": "4", "MAX_PROMPT": "1000", "MAX_RESPONSE": "9001"}
+    config = composed("megatron_grpo/run_qwen3_30b_a3b_megatron.sh", tmp_path, **more)
+    kept(config, tmp_path, "sft-alpha0.5-reset-worker")
+    # Of 4 GPUs, two sequences that are as long as they may be.
+    assert budgets(config) == (5001, 10002, 10002)
+    assert recomputed(config) == ["full", "uniform", 1]
     job = accepted(config)
     assert job.settings.mode == "worker"
     assert job.settings.reset.calibration == "pairs.jsonl"
@@ -86,7 +118,8 @@ MATH: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("script", MATH)
 def test_math_grpo(script: str, tmp_path: Path) -> None:
-    config = composed(f"math_grpo/{script}", tmp_path, ALPHA="0.4", RESET_SET="neurons.json")
+    config = composed(f"math_grpo/{script}", tmp_path, ALPHA="0.4", RESET_SET="neurons.json", KEEP="2")
+    kept(config, tmp_path, f"{script.removesuffix('.sh').rpartition('_')[2]}-sft-alpha0.4-reset", keep=2)
     job = accepted(config)
     assert (job.settings.mode, job.settings.fusion.alpha) == ("disk", 0.4)
     assert job.settings.reset.set_path == "neurons.json"
@@ -102,6 +135,13 @@ def test_math_grpo(script: str, tmp_path: Path) -> None:
 def test_tau_retail(engine: str, tmp_path: Path) -> None:
     config = composed(f"tau_retail/run_qwen3_8b_{engine}.sh", tmp_path, SIMULATOR_SEED="3")
     accepted(config)
+    kept(config, tmp_path, "sft-alpha0.5-simulator-seed3-temperature0.0")
+    assert budgets(config) == ((8192 + 16384) // {"fsdp2": 4, "megatron": 2}[engine],) * 3
+    assert config.actor_rollout_ref.rollout.val_kwargs.n == 4
+    assert config.actor_rollout_ref.rollout.val_kwargs.do_sample
+    assert config.actor_rollout_ref.rollout.val_kwargs.temperature == 1.0
+    if engine == "megatron":
+        assert recomputed(config) == ["full", "uniform", 1]
     assert config.actor_rollout_ref.actor.strategy == engine
     assert (config.data.train_files, config.data.val_files) == ("/data/train.parquet", "/data/test.parquet")
     workers = config.ray_kwargs.ray_init.runtime_env.env_vars
@@ -110,6 +150,80 @@ def test_tau_retail(engine: str, tmp_path: Path) -> None:
     assert workers.PYTHONPATH.split(":")[0] == str(RECIPES / "tau_retail")
     (loop,) = OmegaConf.load(config.actor_rollout_ref.rollout.agent.agent_loop_config_path)
     assert loop.name == "tau2_retail"
+
+
+@pytest.mark.parametrize(
+    ("variables", "tokens", "mismatch"),
+    [({}, 16384, False), ({"MAX_LENGTH": "24577", "ULYSSES": "4", "IGNORE_MISMATCH": "True"}, 6145, True)],
+)
+def test_sft_ladder(tmp_path: Path, variables: dict[str, str], tokens: int, mismatch: bool) -> None:
+    """torchrun is a stand-in that starts one process, whatever it is asked for."""
+    torchrun = tmp_path / "bin" / "torchrun"
+    torchrun.parent.mkdir()
+    torchrun.write_text('#!/usr/bin/env bash\nwhile [ "$1" != -m ]; do shift; done\nexec python "$@"\n')
+    torchrun.chmod(0o755)
+    pd.DataFrame({"messages": [[]] * 48}).to_parquet(tmp_path / "sft.parquet")
+    path = f"{torchrun.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "BASE": "/base", "TRAIN": "sft.parquet", "OUT": "ladder", "RUNGS": "2"}
+    command = ["bash", str(RECIPES / "math_grpo" / "run_sft_ladder_fsdp2.sh"), "--cfg", "job"]
+    result = subprocess.run(command, env=env | variables, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    config = OmegaConf.create(yaml.safe_load(result.stdout))
+    assert (config.data.train_batch_size, config.trainer.total_training_steps) == (16, 6)
+    assert (config.data.max_token_len_per_gpu, config.data.ignore_input_ids_mismatch) == (tokens, mismatch)
+    ulysses = config.engine.ulysses_sequence_parallel_size
+    assert ulysses == int(variables.get("ULYSSES", 1))
+    assert ulysses * tokens >= config.data.max_length, "verl refuses a longer row"
+    assert config.trainer.default_local_dir == str(tmp_path / "ladder" / "run")
+
+
+def sourced(directory: Path, *arguments: str, **variables: str) -> str:
+    """OUT after a script that was given these has sourced cluster.sh."""
+    line = f'set -euo pipefail; BASE=/base; . {RECIPES}/cluster.sh; echo "$OUT"'
+    env = {name: value for name, value in os.environ.items() if name != "OUT"} | variables
+    command = ["bash", "-c", line, "script", *arguments]
+    return subprocess.run(command, env=env, cwd=directory, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_each_start_has_a_directory(tmp_path: Path) -> None:
+    ladder = "/ladder/epochs"
+    starts = [
+        ({"SFT": f"{ladder}_2", "ALPHA": "1"}, "epochs_2-alpha1"),
+        ({"SFT": f"{ladder}_32/", "ALPHA": "1"}, "epochs_32-alpha1"),
+        ({"SFT": f"{ladder}_32"}, "epochs_32-alpha0.5"),
+        ({"SFT": f"{ladder}_32", "CALIBRATION": "pairs.jsonl"}, "epochs_32-alpha0.5-reset"),
+    ]
+    for variables, name in starts:
+        assert sourced(tmp_path, **variables) == str(tmp_path / "out" / name)
+    assert sourced(tmp_path, SFT="/sft", OUT="mine") == str(tmp_path / "mine")
+
+
+def test_metrics_of_an_earlier_start_are_kept(tmp_path: Path) -> None:
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    metrics.parent.mkdir()
+    for content in ("first", "second"):
+        metrics.write_text(content)
+        sourced(tmp_path, "--cfg", "job", SFT="/sft", OUT="out")
+        assert metrics.read_text() == content, "nothing was started"
+        sourced(tmp_path, "trainer.val_only=True", SFT="/sft", OUT="out")
+        assert not metrics.exists()
+    sourced(tmp_path, SFT="/sft", OUT="out")
+    found = {path.name: path.read_text() for path in metrics.parent.iterdir()}
+    assert found == {"metrics-1.jsonl": "first", "metrics-2.jsonl": "second"}
+
+
+def test_a_customer_who_is_not_there(tmp_path: Path) -> None:
+    """Said before verl starts."""
+    env = os.environ | dict.fromkeys(("SFT", "BASE", "DATA"), "x") | {"SIMULATOR_URL": "http://127.0.0.1:1/v1"}
+    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+    command = ["bash", str(RECIPES / "tau_retail" / "run_qwen3_8b_fsdp2.sh")]
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "SIMULATOR_URL: expected an answer of Qwen/Qwen3-4B-Instruct-2507 at http://127.0.0.1:1/v1, got "
+    )
+    assert "Fix: " in last
 
 
 def test_an_algorithm_that_is_none(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 """The math recipe: rewards by Math-Verify itself, and data out of files as others write them."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes" / "math_g
 
 import prepare_math
 from math_reward import compute_score
+from verl.utils.reward_score import math_verify as scorer
 
-GSM8K = {"question": "Two and 1,000?", "answer": "Add them: <<2+1000=1002>>.\n#### 1,002"}
+GSM8K = {"question": "Two and 1,000?", "answer": "Add them: 2+1,000=<<2+1000=1002>>1,002.\n#### 1,002"}
+IMITATED = "Add them: 2+1,000=1,002.\nThe final answer is $\\boxed{1002}$."
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,17 @@ GSM8K = {"question": "Two and 1,000?", "answer": "Add them: <<2+1000=1002>>.\n##
 def test_the_last_box_counts(answer: str, score: float, boxed: float) -> None:
     expected = {"score": score, "acc": (score + 1) / 2, "boxed": boxed}
     assert compute_score("suite", answer, r"\frac{1}{2}") == expected
+
+
+def test_a_pool_that_broke_is_replaced() -> None:
+    right = (r"\boxed{0.5}", r"\frac{1}{2}")
+    assert compute_score("suite", *right)["score"] == 1.0
+    pool = scorer._get_pool()
+    for pid in list(pool._processes):
+        os.kill(pid, signal.SIGKILL)
+    assert compute_score("suite", *right)["score"] == 1.0
+    assert scorer._get_pool() is not pool
+    assert compute_score("suite", r"\boxed{1}", r"\frac{1}{2}")["score"] == -1.0
 
 
 def test_answers_as_data_sets_write_them() -> None:
@@ -71,7 +86,35 @@ def test_prompts_and_demonstrations_from_a_file(tmp_path: Path, monkeypatch: pyt
 
     prepare(monkeypatch, str(file), "--sft", "--output", str(tmp_path / "sft.parquet"))
     asked, answered = pd.read_parquet(tmp_path / "sft.parquet")["messages"][0]
-    assert (asked["role"], answered["role"], answered["content"]) == ("user", "assistant", GSM8K["answer"])
+    assert (asked["role"], answered["role"], answered["content"]) == ("user", "assistant", IMITATED)
+    # Who imitates it is right by the reward of the same rows.
+    assert compute_score("gsm", answered["content"], table["reward_model"][0]["ground_truth"])["score"] == 1.0
+
+    prepare(monkeypatch, str(file), "--sft", "--as-it-is", "--output", str(tmp_path / "as_it_is.parquet"))
+    assert pd.read_parquet(tmp_path / "as_it_is.parquet")["messages"][0][1]["content"] == GSM8K["answer"]
+
+
+@pytest.mark.parametrize(
+    ("response", "imitated"),
+    [
+        (r"Half: \boxed{\frac12}. <<1/2=0.5>>", r"Half: \boxed{\frac12}. <<1/2=0.5>>"),
+        ("#### -3\n#### 4 ", "#### -3\nThe final answer is $\\boxed{4}$."),
+    ],
+)
+def test_what_has_a_box_stays(response: str, imitated: str) -> None:
+    assert prepare_math.boxed(response) == imitated
+
+
+def test_answers_without_a_box_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, output = tmp_path / "rows.jsonl", tmp_path / "made" / "sft.parquet"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (GSM8K, GSM8K | {"answer": "It is 1002."})))
+    with pytest.raises(ValueError) as raised:
+        prepare(monkeypatch, str(file), "--sft", "--output", str(output))
+    assert (
+        "--response: expected a solution with its answer in \\boxed{} or after '####', got 'It is 1002.'. Fix:"
+        in str(raised.value)
+    )
+    assert not output.parent.exists()
 
 
 SUITE_ROWS: dict[str, tuple[dict, str, str]] = {

@@ -190,7 +190,7 @@ def test_the_simulator_is_asked_as_set() -> None:
 
     with tau2.endpoint(busy_once) as url:
         user = Simulator(url, "Qwen3-4B", seed=5, temperature=0.7)
-        assert asyncio.run(user.answer(tau2_domain.customer("0"))) == "Hello"
+        assert asyncio.run(user.answer(tau2_domain.customer("0"), waits=(0,))) == "Hello"
     assert bodies[0] == bodies[1]
     assert {key: bodies[0][key] for key in ("model", "seed", "temperature")} == {
         "model": "Qwen3-4B",
@@ -202,8 +202,31 @@ def test_the_simulator_is_asked_as_set() -> None:
     assert nudge["content"].startswith("Begin the interaction.")
     with tau2.endpoint(lambda body: 404) as url, pytest.raises(RuntimeError) as raised:
         asyncio.run(Simulator(url, "none").answer([]))
-    assert f"simulator: expected an answer of none at {url}, got status 404" in str(raised.value)
+    assert f"SIMULATOR_URL: expected an answer of none at {url}, got status 404" in str(raised.value)
     assert tau2_simulator.without_thoughts("<think>a</think>b<think>c") == "b"
+
+
+def test_a_customer_who_is_not_there_is_noticed_by_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def there(body: dict[str, Any]) -> str:
+        bodies.append(body)
+        return "Hello"
+
+    settings = {"MODEL": "Qwen3-4B", "SEED": "5", "TEMPERATURE": "0.7"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"SIMULATOR_{name}", value)
+    with tau2.endpoint(there) as url:
+        monkeypatch.setenv("SIMULATOR_URL", url)
+        tau2_simulator.main()
+    (body,) = bodies
+    assert (body["model"], body["seed"], body["temperature"]) == ("Qwen3-4B", 5, 0.7)
+    with pytest.raises(SystemExit) as raised:
+        tau2_simulator.main()
+    said = str(raised.value)
+    assert said.startswith(f"SIMULATOR_URL: expected an answer of Qwen3-4B at {url}, got ClientConnectorError: ")
+    assert "Fix: " in said
+    assert sum(tau2_simulator.WAITS) == 240
 
 
 def test_rows_and_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
