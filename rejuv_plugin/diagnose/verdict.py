@@ -48,10 +48,10 @@ class Verdict:
 def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
     """Weigh the evidence.
 
-    Clear evidence, whose whole interval is beyond the threshold, adds up; that of a few examples is never clear: `ENOUGH` of it makes a verdict, unless the
+    Clear evidence, whose whole interval is beyond the threshold, adds up: `ENOUGH` of it makes a verdict, unless the
     whole interval of a published rule says otherwise. Less, or a published threshold that an interval crosses, is a
-    risk. Without a measured entropy nothing is known. A low pass rate alone is no lost plasticity: it is said to be too
-    weak only where nothing speaks for over-training.
+    risk; what is measured on a few examples is never clear. Without a measured entropy nothing is known. A low pass
+    rate alone is no lost plasticity: it is said to be too weak only where nothing speaks for over-training.
     """
     judged = [(rule, reason) for rule in evidence if (reason := _judged(rule, numbers))]
     over = _sums([pair for pair in judged if pair[0].of == OVER])

@@ -36,8 +36,8 @@ CATALOGUE = (
     ),
     Metric(
         "zero_advantage_groups",
-        "share of prompts all of whose answers have one score, and so no advantage in GRPO; left out where the algorithm "
-        "does not compare answers (GAE)",
+        "share of prompts all of whose answers have one score, and so no advantage in GRPO; left out where the "
+        "algorithm does not compare answers (GAE)",
         "share, 0 to 1",
         "below 0.5 while fewer answers pass than fail (ours); those prompts cost rollouts and teach nothing",
         _COST,

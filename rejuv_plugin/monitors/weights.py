@@ -149,7 +149,8 @@ class WeightsMonitor(Monitor):
 
     def sums(self) -> Sums:
         names = [f"{pair}_{part}" for pair in _PAIRS for part in ("moved", "of")]
-        found = {name: torch.zeros(self._layers + 1, dtype=torch.float64) for name in (*names, "changed", "count", "rounded")}
+        names += ["changed", "count", "rounded"]
+        found = {name: torch.zeros(self._layers + 1, dtype=torch.float64) for name in names}
         # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
         streamed, self._now = self._now, {}
         before, self._before = self._before or {}, streamed
