@@ -18,7 +18,7 @@ from ..neurons.modules import modules_of
 from ..neurons.reset_set import shares
 from ..ops.drift import Drift
 from .compatible import same_checkpoint
-from .digest import Progress, digest_files
+from .digest import Progress, digest_files, sha256_files
 from .headers import Header
 from .layout import Checkpoint
 from .pieces import ALGORITHM, Digests, Pieces
@@ -38,6 +38,8 @@ class Inputs:
     """The base's weight files."""
     sft: Mapping[str, str]
     """The SFT checkpoint's weight files and the files that are copied from it."""
+    base_config: str
+    """SHA-256 of the base's config.json. The output does not depend on it; what the base model says, run, does."""
 
 
 def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None = None) -> Inputs:
@@ -53,6 +55,7 @@ def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None 
     found = Inputs(
         {file: digests[plan.base.root / file] for file in sorted(plan.base.headers)},
         {name: digests[path] for name, path in sorted(plan.sft_paths.items())},
+        _config_digest(plan.base),
     )
     check_distinct(plan, found)
     return found
@@ -84,7 +87,12 @@ def inputs_of(plan: Plan, shards: Sequence[Shard], outputs: Mapping[str, str]) -
         files = {plan.sft_paths[name]: plan.sft.headers.get(name) for name in plan.sft_paths.keys() - plan.side_files}
         sft = {path.name: digest for path, digest in digest_files(files).items()}
     sft |= {name: outputs[name] for name in plan.side_files}
-    return Inputs(base, {file: sft[file] for file in sorted(sft)})
+    return Inputs(base, {file: sft[file] for file in sorted(sft)}, _config_digest(plan.base))
+
+
+def _config_digest(checkpoint: Checkpoint) -> str:
+    path = checkpoint.root / "config.json"
+    return sha256_files([path])[path]
 
 
 def check_distinct(plan: Plan, inputs: Inputs) -> None:

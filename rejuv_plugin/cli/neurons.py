@@ -5,6 +5,7 @@
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import click
@@ -157,9 +158,8 @@ def _show(chosen: "ResetSet") -> None:
     if cuts := said.get("cuts"):
         print(f"{cuts['close']:,} of {cuts['in_all']:,} cuts are so close that another machine may draw them elsewhere")
     if halves:
-        values = sorted(halves.values())
         print(
-            f"Jaccard of the sets of both halves of the data: median {values[len(values) // 2]:.2f}, "
-            f"lowest {values[0]:.2f}"
+            f"Jaccard of the sets of both halves of the data: median {median(halves.values()):.2f}, "
+            f"lowest {min(halves.values()):.2f}"
         )
     print(f"found in {said['seconds']} s on {said['device']}, peak memory {said['peak_memory_bytes'] / 2**30:.2f} GiB")

@@ -47,6 +47,8 @@ def finished(answers: Sequence[Sequence[bool]], seed: int) -> Found:
 def passes(scores: Tensor, pass_score: float, seed: int) -> Found:
     """pass@1, pass@k, their gap, the share of prompts with a gradient, and p*(g), k = g.
 
+    Of single answers, g = 1, the rates alone: there is nothing to compare, and a gap of 0 would be no finding.
+
     Args:
         scores: ``[P, g]`` float64.
         pass_score: an answer passes with a score above it.
@@ -61,14 +63,15 @@ def passes(scores: Tensor, pass_score: float, seed: int) -> Found:
     def mean(column: int) -> Tensor:
         return rows[:, [column, -1]]
 
+    rates = {"pass_at_1": bootstrap(mean(0), ratio, seed), "pass_at_k": bootstrap(mean(1), ratio, seed)}
+    if group == 1:
+        return Found({**rates, "pass_gap": None, "gradient_share": None, "pass_floor": None})
     ks = range(1, group + 1)
     return Found(
         {
-            "pass_at_1": bootstrap(mean(0), ratio, seed),
-            "pass_at_k": bootstrap(mean(1), ratio, seed),
+            **rates,
             "pass_gap": bootstrap(mean(2), ratio, seed),
-            # GRPO compares the answers of a group: of one alone there is nothing to compare.
-            "gradient_share": bootstrap(mean(3), ratio, seed) if group > 1 else None,
+            "gradient_share": bootstrap(mean(3), ratio, seed),
             "pass_floor": plain(pass_floor(group)),
         },
         curves={

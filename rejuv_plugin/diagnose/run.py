@@ -15,9 +15,8 @@ from ..checkpoint.layout import Checkpoint
 from ..monitors.monitor import quantiles
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
-from ..probe.answers import sample_answers
+from ..probe.answers import no_answers, sample_answers
 from ..probe.decoder import ModelShape
-from ..probe.entropy_scan import not_finite
 from ..probe.load import fitting, load_model
 from ..probe.reward import scores
 from . import answers, drift
@@ -138,8 +137,8 @@ def _sampled(inputs: Inputs, model: Any, key: str, say: Progress) -> Found:
             settings.seed,
             lambda _, done, total: say("answers", done, total),
         )
-    except FloatingPointError:
-        raise not_finite(key, 0) from None
+    except FloatingPointError as error:
+        raise no_answers(key, error) from None
     lengths = [[len(ids) for ids in group] for group in said.ids]
     found = answers.variety(lengths, said.entropy, said.top1, settings.seed)
     found |= answers.finished(said.finished, settings.seed)

@@ -26,7 +26,7 @@ class Reason:
     met: bool
     """Whether the value is on the bad side."""
     clear: bool
-    """Whether the whole interval is on the value's side."""
+    """Whether the whole interval is on the value's side, and made of enough examples; see `bootstrap.Estimate`."""
     says: str
     source: str
 
@@ -50,8 +50,8 @@ def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
 
     Clear evidence, whose whole interval is beyond the threshold, adds up: `ENOUGH` of it makes a verdict, unless the
     whole interval of a published rule says otherwise. Less, or a published threshold that an interval crosses, is a
-    risk. Without a measured entropy nothing is known. A low pass rate alone is no lost plasticity: it is said to be too
-    weak only where nothing speaks for over-training.
+    risk; what is measured on a few examples is never clear. Without a measured entropy nothing is known. A low pass
+    rate alone is no lost plasticity: it is said to be too weak only where nothing speaks for over-training.
     """
     judged = [(rule, reason) for rule in evidence if (reason := _judged(rule, numbers))]
     over = _sums([pair for pair in judged if pair[0].of == OVER])
@@ -131,6 +131,8 @@ def _headline(level: Level, reasons: Sequence[Reason], numbers: Numbers) -> str:
     text = _HEADLINES[level] + (f": {', '.join(said)}" if said else "")
     if level == "ready" and numbers.get("pass_at_1") is None:
         text += "; no answers were scored, so whether RL sees right ones is not known"
+    elif level == "ready" and numbers.get("pass_floor") is None:
+        text += "; single answers were scored, so whether groups of them would differ is not known"
     return text
 
 

@@ -6,6 +6,10 @@ They are looked at where verl streams them to the rollout, as whole tensors unde
 every number, is the same for every engine and at any world size. Of a tensor with more elements than the sample, sums
 of squares are scaled up by its size; the relative error of a norm over n sampled elements is about
 ``sqrt((kurtosis - 1) / 4 n)``.
+
+What is streamed in 16 bits is rounded: of an update far below the last bit few weights change, each by a whole bit, so
+that its ratio is several times too large, and grows with the root of the update rather than with the update. It goes
+by another name then, and nothing is judged by it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +24,7 @@ from .monitor import Monitor, Sums, Values
 from .places import RUN, places
 
 _PAIRS = ("update", "drift_start", "drift_base")
+_ROUNDED = "update_ratio_rounded"
 _EACH_STEP = "a gather of the sampled elements as they stream by; 30 bytes of their device for each"
 _OVER = "root of the ratio of two sums of squares over all sampled weights"
 
@@ -50,11 +55,20 @@ class WeightsMonitor(Monitor):
             "this step's change of the weights over the weights, ||w(t) - w(t-1)|| / ||w(t-1)||",
             "ratio, >= 0",
             "steady; with a larger gradient norm and a smaller update the model stalls",
-            "arXiv 2606.09932, RL dynamics (there the mean absolute update); of bfloat16 weights under Megatron",
+            "arXiv 2606.09932, RL dynamics (there the mean absolute update)",
+        ),
+        _metric(
+            _ROUNDED,
+            "update_ratio of weights that are streamed in 16 bits (Megatron, merged LoRA, FSDP's model_dtype=bf16), in "
+            "its place: several times too large, as it has their rounding in it",
+            "ratio, >= 0",
+            "no threshold is known; it grows more slowly than the update, so a stall hardly shows",
+            "as update_ratio",
         ),
         _metric(
             "drift_start",
-            "||w(t) - w(0)|| / ||w(0)||, w(0) the weights that RL started from",
+            "||w(t) - w(0)|| / ||w(0)||, w(0) the weights that RL started from; too large at first where they are "
+            "streamed in 16 bits",
             "ratio, >= 0",
             "grows and slows down",
             "relative L2 distance",
@@ -135,7 +149,8 @@ class WeightsMonitor(Monitor):
 
     def sums(self) -> Sums:
         names = [f"{pair}_{part}" for pair in _PAIRS for part in ("moved", "of")]
-        found = {name: torch.zeros(self._layers + 1, dtype=torch.float64) for name in (*names, "changed", "count")}
+        names += ["changed", "count", "rounded"]
+        found = {name: torch.zeros(self._layers + 1, dtype=torch.float64) for name in names}
         # Where nothing was streamed since the last call, nothing is known: a rollout may be sent differences only.
         streamed, self._now = self._now, {}
         before, self._before = self._before or {}, streamed
@@ -151,11 +166,14 @@ class WeightsMonitor(Monitor):
                 if others is before:
                     found["changed"].index_add_(0, rows, weight * changed)
                     found["count"].index_add_(0, rows, elements)
+                    short = torch.tensor([streamed[name].element_size() < 4 for name in alike], dtype=torch.float64)
+                    found["rounded"].index_add_(0, rows, elements * short)
         return found
 
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         found = Values()
-        for pair, name in zip(_PAIRS, ("update_ratio", "drift_start", "drift_base"), strict=True):
+        update = _ROUNDED if sums["rounded"].sum() > 0 else "update_ratio"
+        for pair, name in zip(_PAIRS, (update, "drift_start", "drift_base"), strict=True):
             moved, of = sums[f"{pair}_moved"], sums[f"{pair}_of"]
             if of.sum() > 0:
                 found.numbers[name] = float((moved.sum() / of.sum()).sqrt())

@@ -42,7 +42,7 @@ class ResetSet:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of the selection."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Hexadecimal SHA-256 of the base, the SFT checkpoint and the calibration file."""
+    """Hexadecimal SHA-256 of the base, its config, the SFT checkpoint and the calibration file."""
     statistics: Mapping[str, Any] = field(default_factory=dict)
     """What the probe measured; see `probe.measure`."""
 

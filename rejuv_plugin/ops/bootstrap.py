@@ -10,6 +10,8 @@ from torch import Tensor
 
 RESAMPLES = 1000
 LEVEL = 0.95
+FEWEST = 16
+"""Examples. A percentile bootstrap of fewer is far too sure, and of a few that are alike it is quite sure."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,10 @@ class Estimate:
 
     value: float
     interval: tuple[float, float] | None
-    """None of what is no sample, as a distance between weights; or if it is not known, see `known`."""
+    """None of what is no sample, as a distance between weights; or of a single example, or where some resample has no
+    value."""
     known: bool = True
-    """False: of a single example, or where some resample has no value, nothing is known about how sure it is."""
+    """Whether how sure it is is known: not by less than `FEWEST` examples, though they may have an interval."""
 
 
 def bootstrap(
@@ -51,7 +54,7 @@ def bootstrap(
         return Estimate(value, None, known=False)
     tail = (1 - LEVEL) / 2
     low, high = found.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Estimate(value, (low, high))
+    return Estimate(value, (low, high), known=n >= FEWEST)
 
 
 def resampled(sums: Tensor, seed: int, resamples: int = RESAMPLES) -> Tensor:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.digest import Progress
+from ..errors import InputError
 from ..ops.sampling import inverse_cdf
 from .tasks import Task, draw_tasks
 
-__all__ = ["Answers", "Task", "draw_tasks", "sample_answers"]
+__all__ = ["Answers", "Task", "draw_tasks", "no_answers", "sample_answers"]
 
 # Of a batch, prompts and responses together: each token's keys and values are kept while it is answered.
 _BATCH_TOKENS = 16384
@@ -102,6 +103,15 @@ def sample_answers(
         [[row.entropy for row in rows] for rows in of_prompts],
         [[row.top1 for row in rows] for rows in of_prompts],
     )
+
+
+def no_answers(key: str, error: FloatingPointError) -> InputError:
+    """What `sample_answers` raises, in words for those who gave the model.
+
+    Args:
+        key: how errors name it.
+    """
+    return InputError(key, "finite logits while answering the prompts", str(error), "check the checkpoint")
 
 
 def uniforms(seed: int, prompt: int, answer: int, count: int) -> np.ndarray:

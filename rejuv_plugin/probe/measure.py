@@ -43,13 +43,14 @@ def selection_settings(settings: ResetConfig) -> dict[str, Any]:
 
 
 def input_digests(inputs: Inputs, settings: ResetConfig, key: str) -> dict[str, str]:
-    """SHA-256 of what a set is made from: ``base``, ``sft`` (each over its files' digests) and ``calibration``."""
+    """SHA-256 of what a set is made from: ``base``, ``sft`` (each over its files' digests; of the SFT checkpoint its
+    config is one), ``base_config``, by which the base is run, and ``calibration``."""
     calibration = check_file(str(settings.calibration), f"{key}calibration")
     sides = {
         side: hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
         for side, files in (("base", inputs.base), ("sft", inputs.sft))
     }
-    return sides | {"calibration": sha256_files([calibration])[calibration]}
+    return sides | {"base_config": inputs.base_config, "calibration": sha256_files([calibration])[calibration]}
 
 
 def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:

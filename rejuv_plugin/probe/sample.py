@@ -9,7 +9,7 @@ import torch
 from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
 from ..errors import InputError
-from .answers import draw_tasks, sample_answers
+from .answers import draw_tasks, no_answers, sample_answers
 from .load import load_model, load_tokenizer
 from .prompts import Prompts
 
@@ -35,20 +35,24 @@ def sample_pairs(
         ``{"prompt": messages, "response": text}``, in the order they were drawn.
 
     Raises:
-        InputError: as `tasks.draw_tasks`; named by ``prompts.key``, no answer that ends.
+        InputError: as `tasks.draw_tasks`; named by ``prompts.key``, no answer that ends; named by the checkpoint's key,
+            logits that are not finite.
     """
     tokenizer = load_tokenizer(sft)
     tasks = draw_tasks(sft, prompts, examples, seed, tokenizer)
-    said = sample_answers(
-        load_model(sft, device),
-        tokenizer,
-        tasks,
-        1,
-        prompts.max_response,
-        temperature=1.0,
-        seed=seed,
-        progress=progress,
-    )
+    try:
+        said = sample_answers(
+            load_model(sft, device),
+            tokenizer,
+            tasks,
+            1,
+            prompts.max_response,
+            temperature=1.0,
+            seed=seed,
+            progress=progress,
+        )
+    except FloatingPointError as error:
+        raise no_answers(sft.key, error) from None
     pairs = []
     for task, (text,), (finished,) in zip(tasks, said.texts, said.finished, strict=True):
         # Read back, a text can have more tokens than were sampled: bytes that are no character become three each.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..errors import InputError
 from .calibration import Message, read_prompts
@@ -49,7 +50,7 @@ def draw_tasks(
     needs_template(tokenizer, checkpoint.key)
     every = [row for file in prompts.files for row in read_prompts(file, prompts.column, prompts.key)]
     random.Random(seed).shuffle(every)
-    context = checkpoint.config.get("max_position_embeddings")
+    context = of_text(checkpoint, "max_position_embeddings")
     limits = [limit for limit in (prompts.max_prompt, context and context - prompts.max_response) if limit is not None]
     found: list[Task] = []
     for prompt, row in every:

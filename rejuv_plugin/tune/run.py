@@ -10,6 +10,7 @@ from typing import Any
 
 from ..checkpoint import read_inputs
 from ..checkpoint.digest import Progress
+from ..checkpoint.locks import locked
 from ..checkpoint.provenance import Inputs
 from ..checkpoint.small_file import write_text
 from ..config import TuningConfig
@@ -34,7 +35,7 @@ def tune(
     fusion_alone: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Search for the best alpha, and rho if there are several.
+    """Search for the best alpha, and rho if there are several. One process at a time in a directory: others wait.
 
     Args:
         question: from `question.question_of`; each rho in its ``resets`` is tried with every alpha.
@@ -51,6 +52,19 @@ def tune(
         InputError: a checkpoint, or what is made of it, that cannot be loaded, does not fit the device, or overflows; a
             reward that is no number.
     """
+    # Another writer of the trace would take a line that is being written for what a killed run left.
+    with locked(directory / ".trace.lock", str(directory), directory / RESULT, needed=False, leave=False):
+        return _tuned(question, settings, directory, inputs, fusion_alone, progress)
+
+
+def _tuned(
+    question: Question,
+    settings: TuningConfig,
+    directory: Path,
+    inputs: Inputs | None,
+    fusion_alone: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
     began, goal = time.monotonic(), objective(settings.best_of)
     content = question.content(inputs or read_inputs(question.plan, progress=progress))
     rhos = (*([0.0] if fusion_alone else []), *sorted(question.resets))

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..config.tuning import HALF
+from ..ops.bootstrap import FEWEST
 from .compare import clearly_below, difference, told_apart
 from .objective import Objective
 from .scored import NOTHING, Candidate, Scored
-
-_FEWEST = 16
 
 Ask = Callable[[Candidate, int], Scored]
 """What a candidate's answers to the first so many prompts earned."""
@@ -59,7 +58,7 @@ class Search:
     def rungs(self) -> tuple[int, ...]:
         """How many prompts have been answered when candidates are compared."""
         early = (self.count // 4, self.count // 2)
-        return (*(count for count in early if count >= _FEWEST), self.count)
+        return (*(count for count in early if count >= FEWEST), self.count)
 
 
 def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:

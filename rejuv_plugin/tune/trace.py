@@ -17,7 +17,8 @@ NAME = "trace.jsonl"
 
 
 class Trace:
-    """A file of one JSON object a line, each some prompts of one candidate, in their order; it only grows.
+    """A file of one JSON object a line, each some prompts of one candidate, in their order; it only grows. It is one
+    process's at a time: see `run.tune`.
 
     Lines with another key are of other inputs or settings: they stay, and are not looked at. A last line that a killed
     run left unfinished is taken away.
@@ -38,7 +39,7 @@ class Trace:
             if line["key"] == key:
                 candidate = Candidate(line["alpha"], line["rho"])
                 before = self._known.get(candidate, NOTHING)
-                # Another process may have added the same prompts meanwhile.
+                # On a file system without locks another process may have added the same prompts meanwhile.
                 if line["first"] == len(before):
                     self._known[candidate] = before + _from_json(line)
 

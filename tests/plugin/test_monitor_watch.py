@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from omegaconf import OmegaConf
 
 from rejuv_plugin.config import defaults
 from rejuv_plugin.integrations.verl.job import job_of
+from rejuv_plugin.integrations.verl.monitors import watch as module
 from rejuv_plugin.integrations.verl.monitors.hub import Report
-from rejuv_plugin.integrations.verl.monitors.watch import STATE, Watch
+from rejuv_plugin.integrations.verl.monitors.watch import COMPARING, STATE, Watch
 from rejuv_plugin.monitors.history import PLASTICITY, read_steps
 from rejuv_plugin.monitors.monitor import Values
 
@@ -36,13 +38,14 @@ class Workers:
         return asked
 
 
-def watch(root: Path) -> Watch:
+def watch(root: Path, estimator: str = "grpo", groups: bool = False) -> Watch:
     tiny.save_base(root / "sft")
     (root / "probe.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
-    monitors = {"groups": False, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
+    monitors = {"groups": groups, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
     config = OmegaConf.create(
         {
             "rejuvenation": {**defaults(), "base_path": str(root / "base"), "monitors": monitors},
+            "algorithm": {"adv_estimator": estimator},
             "trainer": {"use_v1": True, "default_local_dir": str(root / "run")},
             "actor_rollout_ref": {"model": {"path": str(root / "sft")}},
         }
@@ -91,3 +94,47 @@ def test_a_state_that_cannot_be_read_or_a_directory_that_cannot_be_written(
     (tmp_path / "run").write_text("a file")
     watch(tmp_path).begin(trainer, None)
     assert "monitors are off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("estimator", "answers", "passed", "raised"),
+    [
+        # A job with a critic learns from single answers, and from equal ones.
+        ("gae", 1, [0, 0, 1, 0], set()),
+        ("gae", 1, [1, 1, 1, 0], set()),
+        ("gae", 4, [0, 0, 0, 0], set()),
+        ("grpo", 1, [0, 0, 1, 0], set()),
+        ("grpo", 1, [1, 1, 1, 0], set()),
+        ("grpo", 4, [0, 0, 0, 0], {"no_signal", "zero_advantage"}),
+        ("grpo", 4, [1, 1, 1, 1], {"all_solved"}),
+        ("a_users_own", 4, [0, 0, 0, 0], set()),
+    ],
+)
+def test_groups_are_judged_where_answers_are_compared(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    estimator: str,
+    answers: int,
+    passed: list[int],
+    raised: set[str],
+) -> None:
+    """Of four prompts those in ``passed`` with 1 are always solved."""
+    watched = watch(tmp_path, estimator, groups=True)
+    rows = [(uid, score) for uid, score in enumerate(passed) for _ in range(answers)]
+    data = {"uid": [uid for uid, _ in rows], "rm_scores": torch.tensor([[0.0, float(score)] for _, score in rows])}
+    monkeypatch.setattr(module.transfer_queue, "kv_batch_get", lambda **_: data)
+    batch = SimpleNamespace(keys=list(range(len(rows))), tags=[{}] * len(rows), partition_id="train")
+    metrics: dict[str, Any] = {}
+    for step in range(1, 13):
+        watched.measure(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=step), batch, metrics)
+    on = {name.rpartition("/")[2] for name, value in metrics.items() if "/alarm/" in name and value}
+    assert on == raised
+    assert metrics["training/plasticity/pass_rate"] == sum(passed) / 4
+
+
+def test_every_estimator_of_verl_is_sorted() -> None:
+    from verl.trainer.ppo.core_algos import AdvantageEstimator
+
+    others = {"gae", "reinforce_plus_plus", "remax"}
+    assert {estimator.value for estimator in AdvantageEstimator} <= {*COMPARING, *others}
+    assert AdvantageEstimator.GRPO in COMPARING

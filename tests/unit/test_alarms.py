@@ -192,6 +192,15 @@ def test_adam_on_pure_noise_is_no_stall(seed: int) -> None:
     assert not run(feed)
 
 
+def test_what_rounding_blurs_is_not_judged() -> None:
+    alarms = Alarms()
+    seen = {"actor/plasticity/update_ratio_rounded": 1e-5, NORM: 0.3, RATE: 1e-6}
+    run([seen] * 60, alarms)
+    assert METRIC + "stalled_update" not in alarms.metrics()
+    run([updates(6e-6, 0.3)] * 60, alarms)
+    assert METRIC + "stalled_update" in alarms.metrics()
+
+
 def test_a_rate_of_zero_freezes_nothing() -> None:
     assert not run([{BITS: 0.0, RATE: 0.0}] * 20)
     assert not run([{BITS: 0.0, RATE: 1e-9 * step} for step in range(1, 20)]), "warm-up"

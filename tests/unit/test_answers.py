@@ -4,6 +4,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,17 @@ def test_prompts_that_are_too_long_are_passed_over(root: Path, tmp_path: Path) -
     assert len(draw_tasks(checkpoint, Prompts((str(file),), "prompt", 30, 50, "k"), 2, 0)) == 2
     with pytest.raises(InputError, match=r"^k: expected prompts of at most 3 tokens"):
         draw_tasks(checkpoint, Prompts((str(file),), "prompt", 3, 50, "k"), 2, 0)
+
+
+def test_the_context_of_a_multimodal_model_is_its_language_models(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"prompt": "1" * 600}) + "\n" + json.dumps({"prompt": "1+1="}) + "\n")
+    checkpoint = read_checkpoint(str(root / "sft"), "k")
+    context = checkpoint.config["max_position_embeddings"]
+    nested = {name: value for name, value in checkpoint.config.items() if name != "max_position_embeddings"}
+    nested["text_config"] = {"max_position_embeddings": context}
+    (task,) = draw_tasks(replace(checkpoint, config=nested), Prompts((str(file),), "prompt", None, 50, "k"), 9, 0)
+    assert len(task.ids) <= context - 50
 
 
 def test_batches_are_bounded_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

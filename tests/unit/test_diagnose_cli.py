@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tiny
-from checkpoints import copy, snapshot
+import torch
+from checkpoints import copy, edit_json, set_weights, snapshot, weights
 
 from rejuv_plugin.cli import main
 from rejuv_plugin.diagnose.signals import NAMES
@@ -134,6 +135,19 @@ def test_bad_input_is_told_before_anything_is_written(
     assert {name: data for name, data in snapshot(inputs).items() if "__pycache__" not in name} == before
 
 
+def test_a_model_that_overflows_on_prompts(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = copy(inputs / "sft1", tmp_path / "broken")
+    tensors = weights(broken)
+    tensors["model.norm.weight"][:] = torch.nan
+    set_weights(broken, tensors)
+    arguments = options(inputs, tmp_path / "out", "--sft", str(broken), "--signals", "drift,answers")
+    answered = ["--prompts", f"{inputs}/data/train.parquet", "--count", "2", "--group", "2", "--max-response", "3"]
+    assert run([*arguments, *answered]) == 2
+    said = capsys.readouterr().err
+    assert "--sft: expected finite logits while answering the prompts" in said
+    assert "calibration" not in said
+
+
 def test_an_output_that_is_there_stays(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.json").write_text("mine")
@@ -146,8 +160,6 @@ def test_a_small_vocabulary_of_the_base(inputs: Path, tmp_path: Path, capsys: py
     # What only the grown checkpoint can read, its base cannot be measured on.
     pd.DataFrame([{"prompt": "a", "response": "b"}]).to_parquet(tmp_path / "data.parquet")
     grown = copy(inputs / "sft1", tmp_path / "grown")
-    from checkpoints import edit_json, set_weights, weights
-
     base = copy(inputs / "base", tmp_path / "short")
     edit_json(base / "config.json", vocab_size=100)
     tensors = weights(base)

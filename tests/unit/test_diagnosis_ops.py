@@ -78,6 +78,13 @@ def test_bootstrap_of_what_is_not_known() -> None:
     assert bootstrap(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), ratio, seed=0).interval is None
 
 
+def test_bootstrap_of_a_few_is_too_sure_to_be_believed() -> None:
+    alike = torch.ones(16, 2, dtype=torch.float64)
+    few, enough = bootstrap(alike[:15], ratio, seed=0), bootstrap(alike, ratio, seed=0)
+    assert few.interval == enough.interval == (1.0, 1.0)
+    assert (few.known, enough.known) == (False, True)
+
+
 def test_bootstrap_leaves_the_generator_alone() -> None:
     before = torch.get_rng_state()
     bootstrap(torch.rand(5, 2, generator=torch.Generator().manual_seed(0)) + 1, ratio, seed=0)

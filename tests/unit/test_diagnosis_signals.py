@@ -304,5 +304,10 @@ def test_answers_by_hand() -> None:
     # Of the last prompt no answer passes, and yet they do not earn the same.
     assert numbers["gradient_share"] == pytest.approx(0.4)
     assert numbers["pass_floor"] == pytest.approx(1 - 2**-0.25)
-    assert answers.passes(scores[:, :1], 0.5, 0).numbers["gradient_share"] is None
+    assert answers.passes(scores, 0.5, 0).curves["pass_at_k"]["x"] == [1, 2, 3, 4]
+    # Single answers do not differ: no sign of anything.
+    single = answers.passes(scores[:, :1], 0.5, 0)
+    assert single.numbers["pass_at_1"].value == single.numbers["pass_at_k"].value == 0.6
+    assert [single.numbers[name] for name in ("pass_gap", "gradient_share", "pass_floor")] == [None] * 3
+    assert single.curves == {}
     assert answers.finished([[True, False], [True, True]], 0).numbers["finished"].value == 0.75

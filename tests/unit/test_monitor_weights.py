@@ -70,6 +70,33 @@ def test_bits_are_counted_in_bfloat16() -> None:
     assert "drift_base" not in found["numbers"]
 
 
+def test_an_update_of_weights_in_16_bits_has_a_name_of_its_own() -> None:
+    """It is no measure of the step that was made: a sixteenth of a step is about a quarter of it."""
+    generator = torch.Generator().manual_seed(5)
+    before, step = (torch.randn(400, 500, generator=generator) for _ in range(2))
+    name, found = "model.layers.0.mlp.up_proj.weight", {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for size in (1e-4, 1e-4 / 16):
+            monitor = WeightsMonitor(1, before.numel(), lambda name, elements, at: None)
+            streams = [{name: value.to(dtype)} for value in (before, before + size * step)]
+            found[dtype, size] = measured(monitor, *streams)
+    for part in ("numbers", "layers"):
+        names = [{key for key in each[part] if key.startswith("update")} for each in found.values()]
+        assert names == [{"update_ratio"}] * 2 + [{"update_ratio_rounded"}] * 2
+    large, small, large_rounded, small_rounded = (next(iter(each["numbers"].values())) for each in found.values())
+    assert large == pytest.approx(16 * small, rel=0.02)
+    assert large_rounded > 3 * large
+    assert large_rounded == pytest.approx(4 * small_rounded, rel=0.2)
+
+
+def test_a_router_in_float32_makes_the_rest_no_better() -> None:
+    streams = [{name: value.bfloat16() if "mlp" in name else value for name, value in weights(seed).items()}
+               for seed in range(2)]  # fmt: skip
+    found = measured(WeightsMonitor(2, 4096, lambda name, elements, at: None), *streams)["numbers"]
+    assert "update_ratio" not in found
+    assert "update_ratio_rounded" in found
+
+
 def test_a_sample_estimates_the_whole() -> None:
     generator = torch.Generator().manual_seed(5)
     one, two = (torch.randn(400, 500, generator=generator) for _ in range(2))
@@ -124,13 +151,23 @@ def test_places_are_read_from_a_file(tmp_path: Path, dtype: torch.dtype, sample:
 
 def test_groups() -> None:
     prompts = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
-    found = groups.signals([1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0], prompts, 0.5)
+    scores = [1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0]
+    found = groups.signals(scores, prompts, 0.5, compared=True)
     assert found["pass_rate"] == 5 / 12
     assert found["zero_advantage_groups"] == 2 / 3
     # (1 - p) ** 4 is a half: that often nobody of four passes.
     assert (1 - found["pass_rate_floor"]) ** 4 == pytest.approx(0.5)
-    assert groups.signals([-1.0, 1.0], ["a", "b"], 0.5).keys() == {"pass_rate", "pass_rate_floor"}
-    assert groups.signals([], [], 0.5) == {}
+    assert groups.signals([], [], 0.5, compared=True) == {}
+    # A critic's advantage needs no group.
+    assert groups.signals(scores, prompts, 0.5, compared=False) == {"pass_rate": 5 / 12}
+
+
+def test_answers_that_stand_alone_have_no_floor() -> None:
+    assert groups.signals([-1.0, 1.0], ["a", "b"], 0.5, compared=True) == {"pass_rate": 0.5}
+    few = groups.signals([0.0, 1.0, 1.0], ["a", "a", "b"], 0.5, compared=True)
+    assert few == {"pass_rate": 2 / 3, "zero_advantage_groups": 0.0}
+    pairs = groups.signals([0.0, 1.0, 1.0, 1.0], ["a", "a", "b", "b"], 0.5, compared=True)
+    assert pairs["pass_rate_floor"] == pytest.approx(1 - 0.5**0.5)
 
 
 def test_a_base_that_is_not_on_this_node_has_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import plan_fusion, read_inputs, reset_file
 from rejuv_plugin.checkpoint.layout import read_checkpoint
+from rejuv_plugin.checkpoint.provenance import content_key
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
@@ -254,6 +255,10 @@ def test_sets_are_shown_and_compared(own: Path, capsys: pytest.CaptureFixture) -
     assert command("reset-set", "small.json", "--json") == 0
     share = json.loads(capsys.readouterr().out)["shares"]["model.layers.1"]["down_proj"]
     assert share == len(small["modules"]["model.layers.1.mlp.down_proj"]["indices"]) / 64
+    small["statistics"]["jaccard_of_halves"] = {"a": 0.1, "b": 0.4, "c": 0.8, "d": 0.9}
+    Path("again.json").write_text(json.dumps(small))
+    assert command("reset-set", "again.json") == 0
+    assert "median 0.60, lowest 0.10" in capsys.readouterr().out
     assert command("reset-set", "small.json", "large.json") == 0
     compared = capsys.readouterr().out.splitlines()
     assert len(compared) == 14
@@ -405,6 +410,14 @@ def test_a_set_is_measured_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> N
         file.write(json.dumps(ROWS[0]) + "\n")
     once(plan, settings)
     assert calls == [0.1, 0.05]
+    # The fusion is the same, but the base says something else when it is run.
+    key = content_key(plan, read_inputs(plan))
+    edit_json(own / "base" / "config.json", rms_norm_eps=0.5)
+    plan = plan_fusion("base", "sft", FusionConfig())
+    corrected = once(plan, settings)
+    assert calls == [0.1, 0.05, 0.05]
+    assert corrected.statistics["entropy"]["base"] != first.statistics["entropy"]["base"]
+    assert content_key(plan, read_inputs(plan)) == key
 
 
 # What a set costs and how it is bounded

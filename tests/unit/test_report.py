@@ -118,7 +118,27 @@ def test_an_alarm_that_ended(tmp_path: Path) -> None:
     assert (alarm.name, alarm.since, alarm.step, alarm.ended) == ("entropy_collapse", 10, 12, 24)
     text = " ".join(checked(page([run], ())).texts)
     assert "1 alarm, ended" in text
-    assert "1 of 8 rules had their metrics (without: low_entropy_at_start" in text
+    assert "1 of 8 rules could judge (without their metrics: low_entropy_at_start" in text
+
+
+@pytest.mark.parametrize("alarms", [True, False], ids=["alarms", "no alarms in the job"])
+def test_a_run_that_is_too_short_to_judge_is_not_green(tmp_path: Path, alarms: bool) -> None:
+    def shown(steps: int) -> str:
+        directory = write_run(tmp_path / str(steps), 1, 0.31, 0.5, steps=steps)
+        if not alarms:
+            lines = [json.loads(line) for line in (directory / PLASTICITY).read_text().splitlines()]
+            for line in lines:
+                line["metrics"] = {name: v for name, v in line["metrics"].items() if "/alarm/" not in name}
+            (directory / PLASTICITY).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return page(load_runs([directory], "DIR"), ())
+
+    short, long = shown(1), shown(40)
+    text = " ".join(checked(short).texts)
+    assert "state fine" not in short.partition("</style>")[2]
+    assert "no alarm yet" in text
+    assert "3 of 8 rules could judge (not yet: low_entropy_at_start, no_signal, all_solved, " in text
+    assert '<span class="state fine">no alarm</span>' in long
+    assert "8 of 8 rules could judge." in " ".join(checked(long).texts)
 
 
 def test_a_run_that_says_nothing_about_plasticity_is_not_called_healthy(tmp_path: Path) -> None:

@@ -235,6 +235,24 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert "Measured, but not judged" in " ".join(checked(page(metrics)).texts)
 
 
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [
+        ([0.1, 0.3], "the interval crosses the threshold"),
+        (None, "no interval: one example does not tell how sure that is"),
+        ([0.29, 0.31], "too few examples to be sure"),
+    ],
+)
+def test_a_finding_that_is_not_clear_says_why(interval: list[float] | None, says: str) -> None:
+    metrics = diagnosis(rungs=1, layers=2)
+    (reason, other, *_) = metrics["checkpoints"][1]["verdict"]["reasons"]
+    reason |= {"value": 0.3, "interval": interval, "threshold": 0.18, "met": False, "clear": False}
+    other |= {"value": 0.3, "interval": interval, "threshold": 0.18, "met": True, "clear": False, "says": "by heart"}
+    texts = checked(page(metrics)).texts
+    assert f"on the good side, but {says}" in texts
+    assert f"by heart (not sure: {says})" in texts
+
+
 def test_a_level_of_a_later_version_is_shown_as_it_is() -> None:
     metrics = diagnosis(rungs=2, layers=2)
     metrics["checkpoints"][1]["verdict"]["level"] = "doubtful"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from checkpoints import edit_json, snapshot
+from checkpoints import edit_json, set_weights, snapshot, weights
 
 from rejuv_plugin.checkpoint import plan_fusion
 from rejuv_plugin.cli import main
@@ -59,6 +59,16 @@ def test_an_answer_that_was_cut_off_is_left_out(own: Path, capsys: pytest.Captur
     # No random model ends after a single token of text: end and text are two.
     assert calibrate("--max-response", "1") == 2
     assert "no finished answer of at most 1 tokens" in capsys.readouterr().err
+    assert snapshot(own) == before
+
+
+def test_a_model_that_overflows_is_named(own: Path, capsys: pytest.CaptureFixture) -> None:
+    tensors = weights(own / "sft")
+    tensors["model.norm.weight"][:] = torch.nan
+    set_weights(own / "sft", tensors)
+    before = snapshot(own)
+    assert calibrate("--max-response", "9") == 2
+    assert "--sft: expected finite logits while answering the prompts" in capsys.readouterr().err
     assert snapshot(own) == before
 
 

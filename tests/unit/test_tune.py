@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``rejuv tune`` on tiny models, from the command to tuning.json."""
 
+import fcntl
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 from checkpoints import snapshot
 from transformers import AutoModelForCausalLM
 
-from rejuv_plugin.checkpoint import apply, plan_fusion
+from rejuv_plugin.checkpoint import apply, locks, plan_fusion
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.probe.answers import draw_tasks, sample_answers
@@ -104,6 +106,28 @@ def test_a_killed_search_goes_on(own: Path) -> None:
     assert result(own)["choice"] == whole["choice"]
     values = [[(row["alpha"], row["value"]) for row in found["trace"]] for found in (result(own), whole)]
     assert values[0] == values[1]
+
+
+def test_a_line_that_another_search_is_writing_stays(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tune() == 0
+    trace = own / "out" / "trace.jsonl"
+    whole = trace.read_text()
+    trace.write_text(whole[:-100])
+    holder = os.open(own / "out" / ".trace.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    told: list[str] = []
+
+    def end(message: str, *values: object) -> None:
+        told.append(message % values)
+        trace.write_text(whole)
+        os.close(holder)
+
+    monkeypatch.setattr(locks, "_FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(locks._log, "warning", end)
+    assert tune() == 0
+    assert told == ["waiting for another process to make out/tuning.json"]
+    assert trace.read_text() == whole
+    assert all(row["cached"] for row in result(own)["trace"])
 
 
 def test_the_scores_are_those_of_the_written_checkpoint(own: Path) -> None:

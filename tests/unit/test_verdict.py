@@ -3,9 +3,12 @@
 """The verdict: a table of cases."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
+from rejuv_plugin.diagnose.answers import passes
 from rejuv_plugin.diagnose.evidence import EVIDENCE, OVER
 from rejuv_plugin.diagnose.signals import CATALOGUE, NAMES
 from rejuv_plugin.diagnose.verdict import judge
@@ -39,6 +42,10 @@ WEAK = {"pass_at_1": near(0.02), "pass_at_k": near(0.12), "pass_gap": near(0.1)}
         ({"entropy_sampled": near(0.1)}, "over_trained"),
         # Of a single example nobody knows.
         ({"entropy_sampled": Estimate(0.05, None, known=False)}, "at_risk"),
+        # Of a few not much is known, though their interval is far from the threshold.
+        ({"entropy_sampled": replace(near(0.05), known=False)}, "at_risk"),
+        ({"entropy_sampled": replace(near(0.9), known=False)}, "at_risk"),
+        ({"entropy_ratio": replace(near(0.3), known=False), "drift_spikes": near(0.4)}, "at_risk"),
         # Its interval crosses the threshold, from either side.
         ({"entropy_sampled": near(0.17, 0.05)}, "at_risk"),
         ({"entropy_sampled": near(0.2, 0.05)}, "at_risk"),
@@ -66,6 +73,8 @@ WEAK = {"pass_at_1": near(0.02), "pass_at_k": near(0.12), "pass_gap": near(0.1)}
         # A small gap is no bad sign where the prompts are solved.
         ({"pass_at_1": near(0.97), "pass_at_k": near(0.99), "pass_gap": near(0.02)}, "ready"),
         ({"pass_at_1": near(0.5), "pass_at_k": near(0.52), "pass_gap": near(0.02)}, "at_risk"),
+        # Single answers.
+        ({"pass_at_1": near(0.02), "pass_at_k": near(0.02), "pass_gap": None, "pass_floor": None}, "ready"),
         # Without a reward.
         ({"pass_at_1": None, "pass_at_k": None, "pass_gap": None, "pass_floor": None}, "ready"),
     ],
@@ -81,6 +90,17 @@ def test_without_a_reward_ready_says_what_it_does_not_know() -> None:
     assert verdict.level == "ready"
     assert "no answers were scored" in verdict.headline
     assert "no answers were scored" not in judge(HEALTHY).headline
+
+
+def test_single_answers_are_no_evidence() -> None:
+    """A gap of 0 between pass@1 and pass@1 is not that more tries find nothing."""
+    scores = (torch.arange(64, dtype=torch.float64) % 10 < 6).double().unsqueeze(-1)
+    others = {name: found for name, found in HEALTHY.items() if not name.startswith("pass")}
+    verdict = judge(others | passes(scores, 0.5, 0).numbers)
+    assert not {"pass_gap", "pass_at_1"} & {reason.signal for reason in verdict.reasons}
+    assert verdict.level == "ready"
+    assert "single answers were scored" in verdict.headline
+    assert "single answers" not in judge(HEALTHY).headline
 
 
 def test_reasons_say_what_was_compared_with_what() -> None:

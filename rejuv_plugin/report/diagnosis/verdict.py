@@ -103,8 +103,17 @@ def _side(reason: Reason) -> str:
 
 def _finding(reason: Reason) -> str:
     if not reason.met:
-        return "on the good side" + ("" if reason.clear else ", but the interval crosses the threshold")
-    return reason.says + ("" if reason.clear else " (not sure: the interval crosses the threshold)")
+        return "on the good side" + ("" if reason.clear else f", but {_doubt(reason)}")
+    return reason.says + ("" if reason.clear else f" (not sure: {_doubt(reason)})")
+
+
+def _doubt(reason: Reason) -> str:
+    """Why it is not clear."""
+    if reason.interval is None:
+        return "no interval: one example does not tell how sure that is"
+    low, high = reason.interval
+    crosses = low <= reason.threshold <= high
+    return "the interval crosses the threshold" if crosses else "too few examples to be sure"
 
 
 def _value(each: Checkpoint, name: str) -> str:

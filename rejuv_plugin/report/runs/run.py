@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
-from ...monitors.alarms import Alarms
+from ...monitors.alarms import METRIC, Alarms
 from ...monitors.history import ALARMS, PLASTICITY, Record, read_alarms, read_steps
 from ...monitors.rules import RULES
 from ..page.axes import drawable
@@ -38,8 +38,10 @@ class Run:
     layers: dict[str, list[tuple[int, list[float | None]]]]
     """By metric: step and one value a layer."""
     alarms: list[Raised]
+    measured_for: list[str]
+    """Rules that all their metrics were there for, in some step."""
     judged: list[str]
-    """Rules that all their metrics were there for."""
+    """Those that could judge a step: some need several, or a baseline, first."""
 
 
 def load_runs(directories: Sequence[Path], key: str) -> list[Run]:
@@ -77,16 +79,24 @@ def _load(path: Path, given: Path, name: str) -> Run:
                 metrics.setdefault(metric, []).append((record["step"], number))
         for metric, row in record.get("layers", {}).items():
             layers.setdefault(metric, []).append((record["step"], [drawable(value) for value in row]))
-    alarms = read_alarms(path / ALARMS, key) if (path / ALARMS).exists() else _judged_now(records)
-    judged = [rule.name for rule in RULES if all(name in metrics for name in rule.reads)]
+    could = {metric.removeprefix(METRIC) for metric in metrics if metric.startswith(METRIC)}
+    if (path / ALARMS).exists():
+        alarms = read_alarms(path / ALARMS, key)
+    else:
+        alarms, judged_now = _judged_now(records)
+        could |= judged_now
+    measured_for = [rule.name for rule in RULES if all(name in metrics for name in rule.reads)]
+    judged = [rule.name for rule in RULES if rule.name in could]
     first, last = records[0]["step"], records[-1]["step"]
-    return Run(name, first, last, len(records), metrics, layers, _raised(alarms), judged)
+    return Run(name, first, last, len(records), metrics, layers, _raised(alarms), measured_for, judged)
 
 
-def _judged_now(records: Sequence[Record]) -> list[Record]:
-    """What the rules say of a run that has written no alarms: none were raised, or they were off."""
+def _judged_now(records: Sequence[Record]) -> tuple[list[Record], set[str]]:
+    """What the rules say of a run that has written no alarms, as none were raised or they were off; and which could
+    judge."""
     alarms = Alarms()
-    return [alarm.to_json() for record in records for alarm in alarms.look(record["step"], record["metrics"])]
+    told = [alarm.to_json() for record in records for alarm in alarms.look(record["step"], record["metrics"])]
+    return told, {metric.removeprefix(METRIC) for metric in alarms.metrics()}
 
 
 def _raised(records: Sequence[Record]) -> list[Raised]:

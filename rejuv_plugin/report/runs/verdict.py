@@ -37,17 +37,25 @@ def _card(index: int, run: Run) -> str:
         state = f'<span class="state on">{counted(len(on), "alarm")} on</span>'
     elif over:
         state = f'<span class="state off">{counted(len(over), "alarm")}, ended</span>'
-    elif run.judged:
+    elif not run.judged:
+        state = '<span class="state off">not judged</span>'
+    elif set(run.measured_for) <= set(run.judged):
         state = '<span class="state fine">no alarm</span>'
     else:
-        state = '<span class="state off">not judged</span>'
-    unjudged = [rule.name for rule in RULES if rule.name not in run.judged]
+        state = '<span class="state off">no alarm yet</span>'
+    waiting = [name for name in run.measured_for if name not in run.judged]
+    unmeasured = [rule.name for rule in RULES if rule.name not in (*run.measured_for, *run.judged)]
     steps = (
         f"{run.measured} steps, {run.first_step} to {run.last_step}" if run.measured > 1 else f"step {run.first_step}"
     )
     said = f"{steps}; "
-    said += f"{len(run.judged)} of {len(RULES)} rules had their metrics"
-    said += f" (without: {', '.join(unjudged)})." if unjudged else "."
+    without = [
+        f"{why}: {', '.join(names)}"
+        for why, names in (("not yet", waiting), ("without their metrics", unmeasured))
+        if names
+    ]
+    said += f"{len(run.judged)} of {len(RULES)} rules could judge"
+    said += f" ({'; '.join(without)})." if without else "."
     alarms = "".join(_alarm(alarm) for alarm in [*on, *over])
     return (
         f'<article class="{style_of(index)}"><h3>{safe(run.name)} {state}</h3><p class="soft">{safe(said)}</p>{alarms}'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import transfer_queue
+from omegaconf import OmegaConf
 
 from ....checkpoint.small_file import write_text
 from ....checkpoint.source import locate
@@ -32,6 +33,12 @@ _VERLS_OWN = (
     *("actor/lr", "actor/ppo_kl", "actor/kl_loss", "response_length/mean", "num_turns/mean", "timing_s/step"),
 )
 """Metrics of verl, by prefix, that belong into the same picture."""
+COMPARING = (
+    *("grpo", "grpo_passk", "grpo_vectorized", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
+    *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
+)
+"""Of verl's ``algorithm.adv_estimator`` those that compare the answers to a prompt with one another. What a user's own
+estimator does is not known."""
 
 
 class Watch:
@@ -47,6 +54,7 @@ class Watch:
         self._base_path = str(job.settings.base_path)
         self._examples: Sequence[Example] = probe_set_of(job)
         self._directory = Path(os.path.abspath(os.path.expanduser(config.trainer.default_local_dir)))
+        self._compared = OmegaConf.select(config, "algorithm.adv_estimator") in COMPARING
         self._alarms = Alarms() if self._settings.alarms else None
         self._entropy_at_start: float | None = None
         self._steps: History | None = None
@@ -169,7 +177,8 @@ class Watch:
             keys=rows, partition_id=batch.partition_id, select_fields=["uid", "rm_scores"]
         )
         scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
-        return groups.signals(scores, [str(uid) for uid in data["uid"]], self._settings.pass_score)
+        prompts = [str(uid) for uid in data["uid"]]
+        return groups.signals(scores, prompts, self._settings.pass_score, compared=self._compared)
 
     def _judge(self, step: int, seen: dict[str, float]) -> bool:
         """Whether an alarm was raised."""
