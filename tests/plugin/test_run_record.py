@@ -58,6 +58,24 @@ def test_the_checkpoint_that_is_resumed_decides(tmp_path: Path) -> None:
     run_record.check(config_of(tmp_path / "one"), "b" * 64)
 
 
+@pytest.mark.parametrize("now", ["rejuvenated", "sft"])
+@pytest.mark.parametrize("recorded", ["rejuvenated", "sft", None])
+@pytest.mark.parametrize("kl", [True, False])
+def test_a_resumed_run_keeps_its_reference(tmp_path: Path, recorded: str | None, now: str, kl: bool) -> None:
+    """Records of runs without a reference, and older ones, do not tell it."""
+    folder = save(tmp_path, 2, None)
+    run_record.write(str(folder), "a" * 64, ref=recorded)
+    config = OmegaConf.merge(
+        config_of(tmp_path),
+        {"algorithm": {"use_kl_in_reward": False}, "actor_rollout_ref": {"actor": {"use_kl_loss": kl}}},
+    )
+    if not kl or recorded in (now, None):
+        run_record.check(config, "a" * 64, now)
+        return
+    with pytest.raises(InputError, match=f"^rejuvenation.ref: expected '{recorded}', as in .*, got '{now}'"):
+        run_record.check(config, "a" * 64, now)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
 def test_a_damaged_record_is_one_clear_line(tmp_path: Path, content: str) -> None:
     folder = save(tmp_path, 2, "a" * 64)
