@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run is resumed with what it started from, or not at all. verl's own lookup of the latest checkpoint is used."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from omegaconf import OmegaConf
 
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import run_record
+from rejuv_plugin.integrations.verl.outcome import Outcome
+from rejuv_plugin.integrations.verl.trainer import RejuvenationMixin
 
 
 def config_of(directory: Path, mode: str = "auto", path: Path | None = None) -> Any:
@@ -74,6 +77,24 @@ def test_a_resumed_run_keeps_its_reference(tmp_path: Path, recorded: str | None,
         return
     with pytest.raises(InputError, match=f"^rejuvenation.ref: expected '{recorded}', as in .*, got '{now}'"):
         run_record.check(config, "a" * 64, now)
+
+
+@pytest.mark.parametrize("kl", [True, False])
+def test_the_trainer_records_the_reference_that_there_is(tmp_path: Path, kl: bool) -> None:
+    class Trainer:
+        """Stands in for verl's, of which nothing else is asked here."""
+
+        def _save_checkpoint(self) -> None:
+            pass
+
+    trainer = type("Extended", (RejuvenationMixin, Trainer), {"__init__": lambda self: None})()
+    trainer.config = OmegaConf.merge(
+        config_of(tmp_path), {"algorithm": {}, "actor_rollout_ref": {"actor": {"use_kl_loss": kl}}}
+    )
+    trainer.global_steps, trainer._rejuvenated = 3, Outcome("a" * 64, "sft", {})
+    trainer._save_checkpoint()
+    record = json.loads((tmp_path / "global_step_3" / run_record.NAME).read_text())
+    assert record == {"key": "a" * 64} | ({"ref": "sft"} if kl else {})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
