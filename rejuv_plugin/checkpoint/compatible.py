@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from .layout import MANIFEST, Checkpoint
 _GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers", "hidden_act")
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
 HEADS = ("lm_head", "embed_out")
+_PREDICTION = re.compile(r"(?:^|\.)mtp(?:_[a-z_]+)?\.")
 
 
 def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, grown_key: str) -> dict[str, str]:
@@ -30,7 +32,7 @@ def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, g
         For each tensor name of ``sft`` the name of its base tensor: its own, but for tied embeddings. There
         ``lm_head.weight`` may be stored in neither checkpoint, in one or in both; a tensor that only the SFT checkpoint
         stores has the base's tied partner as its base. Left out: heads that only the SFT checkpoint has (a value
-        head), all of modules beside the model.
+        head), all of modules beside the model. The base alone may have what is for multi-token prediction.
 
     Raises:
         InputError: named by the base's key, since the SFT checkpoint is the one that the user trains.
@@ -109,6 +111,8 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
             names[name] = partner
     used = set(names.values()) | set(sft.tensors)
     extra = [name for name in base.tensors if name not in used and not (tied and _partner(name, sft) in sft.tensors)]
+    # transformers passes over them when it loads, and so does not save them.
+    extra = [name for name in extra if not is_prediction(sft, name)]
     for lacking, having, absent in ((base, sft, missing), (sft, base, extra)):
         if absent:
             raise InputError(
@@ -214,6 +218,12 @@ def _only_vocabulary(wrong: list[tuple[str, tuple[int, ...], tuple[int, ...]]]) 
 def is_head(name: str) -> bool:
     """Whether a tensor belongs to the output embedding."""
     return module_of(name) in HEADS
+
+
+def is_prediction(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor belongs to multi-token prediction: modules named so, or layers beyond the model's own."""
+    layer, layers = re.search(r"\blayers\.(\d+)\.", name), of_text(checkpoint, "num_hidden_layers")
+    return bool(_PREDICTION.search(name) or (layer and layers and int(layer[1]) >= layers))
 
 
 def module_of(name: str) -> str:

@@ -70,9 +70,12 @@ def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> Rejuv
     """Build the configuration from nested mappings, as Hydra gives them.
 
     Raises:
-        InputError: an unknown key, or a value outside its range; named by its dotted key below ``root``.
+        InputError: an unknown key, a value outside its range, or one that would do nothing with the others; named by
+            its dotted key below ``root``.
     """
-    return _build(RejuvenationConfig, _auto_as_setting(values), root)
+    settings = _build(RejuvenationConfig, _auto_as_setting(values), root)
+    _refuse_idle(settings, root)
+    return settings
 
 
 def _auto_as_setting(values: Any) -> Any:
@@ -82,6 +85,32 @@ def _auto_as_setting(values: Any) -> Any:
         return values
     others = {name: value for name, value in fusion.items() if name != "alpha"}
     return {**values, "fusion": others, "tune": {**(tune or {}), "enabled": True}}
+
+
+def _refuse_idle(settings: RejuvenationConfig, root: str) -> None:
+    """A setting that is given means something to whoever gave it; its default may be anybody's."""
+    tune, reset = settings.tune, settings.reset
+    if not tune.enabled:
+        _only_defaults(tune, f"{root}.tune", (), f"without {root}.fusion.alpha=auto", f"set {root}.fusion.alpha=auto")
+    elif settings.fusion.alpha != FusionConfig.alpha:
+        key, fix = f"{root}.fusion.alpha", f"remove it, or {root}.tune.enabled"
+        raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(settings.fusion.alpha), fix)
+    if not reset.wanted:
+        _only_defaults(reset, f"{root}.reset", (), "without a reset", f"set {root}.reset.ratio or .set_path")
+    elif reset.set_path:
+        left = ("set_path", "omega")
+        _only_defaults(
+            reset, f"{root}.reset", left, "with a set, which was selected already", f"set {root}.reset.ratio"
+        )
+
+
+def _only_defaults(group: Any, root: str, others: tuple[str, ...], when: str, fix: str) -> None:
+    for f in dataclasses.fields(group):
+        value = getattr(group, f.name)
+        if f.name not in others and value != f.default:
+            raise InputError(
+                f"{root}.{f.name}", f"its default, {f.default!r}, {when}", repr(value), f"remove it, or {fix}"
+            )
 
 
 def _build(cls: Any, values: Any, root: str) -> Any:
@@ -100,8 +129,9 @@ def _build(cls: Any, values: Any, root: str) -> Any:
             kwargs[key] = _build(hint, value, f"{root}.{key}")
             continue
         allowed = get_args(hint) or (hint,)
-        # Hydra parses `1` as an int; ranges are the dataclass's own business.
-        if not isinstance(value, (*allowed, int) if float in allowed else allowed):
+        # Hydra parses `1` as an int, and for Python a bool is one; ranges are the dataclass's own business.
+        fits = isinstance(value, (*allowed, int) if float in allowed else allowed)
+        if not fits or (isinstance(value, bool) and bool not in allowed):
             names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
             raise InputError(f"{root}.{key}", names, repr(value), f"give {root}.{key} a {names}")
         kwargs[key] = value

@@ -213,6 +213,8 @@ def test_each_tensor_is_reported_by_one_rank(server: Server) -> None:
     [
         ("actor", "model.layers.1.mlp.up_proj.weight", {}, True),
         ("actor", "model.layers.2.mlp.up_proj.weight", {}, False),  # multi-token prediction
+        ("actor", "mtp.layers.0.mlp.up_proj.weight", {}, False),
+        ("actor", "model.mtp_layers.0.mlp.up_proj.weight", {}, False),
         ("actor", "model.embed_tokens.weight", {}, True),
         ("actor", "lm_head.weight", {}, True),
         ("actor", "lm_head.weight", {"tie_word_embeddings": True}, False),

@@ -54,6 +54,33 @@ def test_values_are_those_of_an_unsharded_model(
         assert values["grad_norm"] == pytest.approx(squares.mean().sqrt().item(), rel=1e-5)
 
 
+def refused_by(settings: tuple[bool, str | None]) -> str:
+    """On a rank."""
+    from types import SimpleNamespace
+
+    from rejuv_plugin.errors import InputError
+    from rejuv_plugin.integrations.verl.monitors.sites_megatron import MegatronSites
+
+    dynamic, fp8 = settings
+    engine = SimpleNamespace(
+        engine_config=SimpleNamespace(dynamic_context_parallel=dynamic), tf_config=SimpleNamespace(fp8=fp8)
+    )
+    try:
+        MegatronSites(engine)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("settings", [(True, None), (False, "hybrid")])
+def test_what_the_probe_set_cannot_go_through_is_told_how_to_turn_all_of_it_off(
+    server: Server, settings: tuple[bool, str | None]
+) -> None:
+    (said,) = server.run(refused_by, 1, settings)
+    off = "rejuvenation.monitors.probe, .neurons, .ranks, .attention, .sharpness"
+    assert said.endswith(f"Fix: turn off all that look at the probe set: {off}.")
+
+
 def learn(path: Path, topology: Topology, watched: bool) -> tuple[dict, list[dict]]:
     """On a rank."""
     from megatron_cpu import engines

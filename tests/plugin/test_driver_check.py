@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from checkpoints import edit_json, make_pair, save_model, set_weights, snapshot, weights
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from rejuv_plugin.config import defaults
 from rejuv_plugin.integrations.verl.driver_check import checked
@@ -150,6 +152,20 @@ def test_the_probe_set_of_an_adapter_is_told_by_its_base(tmp_path: Path) -> None
     data.write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     job = job_of(configuration(tmp_path, monitors={"probe_set": {"data": str(data)}}))
     assert len(probe_set_of(job)) == 1
+
+
+def test_an_adapter_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pair(tmp_path)
+    shutil.rmtree(tmp_path / "sft")
+    (tmp_path / "sft").mkdir()
+    entries = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "bias": "none", "target_modules": ["q_proj"]}
+    (tmp_path / "sft" / "adapter_config.json").write_text(json.dumps(entries))
+    module = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    factors = {f"{module}A.weight": torch.ones(2, 32), f"{module}B.weight": torch.ones(32, 2)}
+    save_file(factors, tmp_path / "sft" / "adapter_model.safetensors")
+    says = "rejuvenated, with a LoRA adapter as the SFT checkpoint, got 'sft'. Fix: merge the adapter into its base"
+    assert_ends_with(configuration(tmp_path, ref="sft"), tmp_path, capsys, "rejuvenation.ref", says)
+    checked(lambda *_: None)(configuration(tmp_path), False, False)
 
 
 def test_stopping_on_alarms_that_are_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from rejuv_plugin.integrations.verl import tripwire
 from rejuv_plugin.integrations.verl.job import job_of
 
 WORKER = {"base_path": "b", "mode": "worker"}
+FROM_ACTOR = "${actor_rollout_ref.actor.strategy}"
 
 
 def config_with(rejuvenation: Any, **dotted: Any) -> Any:
@@ -48,6 +49,25 @@ def test_worker_mode_goes_with_every_engine_it_knows() -> None:
     assert job_of(config_with(WORKER, critic__strategy="veomni")) is not None
 
 
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2", "megatron", "veomni", "torchtitan"])
+def test_the_sft_checkpoint_as_reference_goes_with_engines_that_can_be_told(strategy: str) -> None:
+    """And the actor's own start with any."""
+    for ref in ["rejuvenated"] if strategy == "torchtitan" else ["rejuvenated", "sft"]:
+        assert job_of(config_with({"base_path": "b", "ref": ref}, actor_rollout_ref__ref__strategy=strategy))
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"fusion": {"alpha": 0.4}, "reset": {"omega": 1}},
+        {"reset": {"ratio": 0.01, "omega": 0.5, "positions": 4, "device": "cpu"}},
+        {"reset": {"set_path": "s", "omega": 0.5}},
+    ],
+)
+def test_settings_that_mean_something_pass(group: dict) -> None:
+    assert job_of(config_with({"base_path": "b"} | group))
+
+
 def test_patterns_pass_hydra_s_grammar_without_quotes() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -80,7 +100,29 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({"base_path": "b", "alpha": 0.5}, {}, "rejuvenation.alpha", "unknown key"),
         ({"base_path": "b", "monitors": {"pass_score": math.nan}}, {}, "rejuvenation.monitors.pass_score", "finite"),
         ({"base_path": "b", "reset": {"ratio": 1.5}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
-        ({"base_path": "b", "reset": {"ratio": True}}, {}, "rejuvenation.reset.ratio", "[0, 1]"),
+        ({"base_path": "b", "reset": {"ratio": True}}, {}, "rejuvenation.reset.ratio", "expected float, got True"),
+        ({"base_path": "b", "tune": {"step": True}}, {}, "rejuvenation.tune.step", "expected float, got True"),
+        ({"base_path": "b", "monitors": {"sample": True}}, {}, "rejuvenation.monitors.sample", "expected int"),
+        ({"base_path": "b", "reset": {"omega": 0.5}}, {}, "rejuvenation.reset.omega", "1.0, without a reset, got 0.5"),
+        ({"base_path": "b", "reset": {"cap": 0.1}}, {}, "rejuvenation.reset.cap", "set rejuvenation.reset.ratio"),
+        (
+            {"base_path": "b", "reset": {"set_path": "s", "omega": 0.5, "positions": 4}},
+            {},
+            "rejuvenation.reset.positions",
+            "8, with a set, which was selected already, got 4",
+        ),
+        (
+            {"base_path": "b", "tune": {"alphas": "0.3,0.5"}},
+            {},
+            "rejuvenation.tune.alphas",
+            "Fix: remove it, or set rejuvenation.fusion.alpha=auto",
+        ),
+        (
+            {"base_path": "b", "fusion": {"alpha": 0.4}, "tune": {"enabled": True}},
+            {},
+            "rejuvenation.fusion.alpha",
+            "expected auto, with rejuvenation.tune.enabled=true, got 0.4",
+        ),
         ({"base_path": "b", "reset": {"calibration": "c"}}, {}, "rejuvenation.reset.ratio", "above 0"),
         ({"base_path": "b", "reset": {"omega": -1}}, {}, "rejuvenation.reset.omega", "[0, 1]"),
         ({"base_path": "b", "reset": {"positions": 1.5}}, {}, "rejuvenation.reset.positions", "int"),
@@ -121,6 +163,18 @@ def test_the_group_as_hydra_stores_it() -> None:
             "=false",
         ),
         ({"base_path": "b", "ref": "sft"}, {"actor_rollout_ref__model__lora_rank": 8}, "rejuvenation.ref", "LoRA"),
+        (
+            {"base_path": "b", "ref": "sft"},
+            {"actor_rollout_ref__ref__strategy": "torchtitan"},
+            "rejuvenation.ref",
+            "actor_rollout_ref.ref.strategy=torchtitan",
+        ),
+        (
+            {"base_path": "b", "ref": "sft"},
+            {"actor_rollout_ref__actor__strategy": "automodel", "actor_rollout_ref__ref__strategy": FROM_ACTOR},
+            "rejuvenation.ref",
+            "strategy=automodel",
+        ),
         ({"base_path": "b"}, {"actor_rollout_ref__model__path": "???"}, "actor_rollout_ref.model.path", "SFT"),
     ],
 )

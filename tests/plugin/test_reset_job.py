@@ -4,7 +4,9 @@
 
 import gc
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from rejuv_plugin.checkpoint import plan_reset, read_inputs
+from rejuv_plugin.checkpoint.provenance import content_key
 from rejuv_plugin.config import defaults
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.integrations.verl import disk_mode
+from rejuv_plugin.integrations.verl import disk_mode, planning, run_record
 from rejuv_plugin.integrations.verl.driver_check import checked
 from rejuv_plugin.integrations.verl.job import job_of
 from rejuv_plugin.neurons.reset_set import from_json
@@ -109,6 +113,46 @@ def test_the_job_trains_from_the_reset_checkpoint(root: Path, capsys: pytest.Cap
     reused = config_of(root, set_path=str(file))
     applied(reused)
     assert reused.actor_rollout_ref.model.path == str(made)
+
+
+def resuming(root: Path, reset: dict[str, Any]) -> Any:
+    config = config_of(root, **reset)
+    config.trainer.resume_mode = "auto"
+    return config
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_resumed_run_has_the_neurons_that_it_started_with(
+    root: Path, capsys: pytest.CaptureFixture, sampled: bool
+) -> None:
+    """Whatever became of the cache: found anew they may be others, and the run would be refused."""
+    reset: dict[str, Any] = {"ratio": 0.05, "positions": 2}
+    reset |= {"examples": 24} if sampled else {"calibration": str(root / "data.jsonl")}
+    first = applied(config_of(root, **reset))
+    assert first.keep is not None
+    # Neurons that this machine would not find.
+    module = next(name for name, chosen in first.keep.modules.items() if chosen.indices)
+    chosen = first.keep.modules[module]
+    modules = {**first.keep.modules, module: replace(chosen, indices=chosen.indices[1:])}
+    kept = replace(first.keep, modules=modules)
+    plan = planning.plan_of(job_of(config_of(root)))
+    key = content_key(plan_reset(plan, kept, 1.0, "set"), read_inputs(plan))
+    run_record.write(str(root / "run" / "global_step_2"), key, kept)
+    (root / "run" / "latest_checkpointed_iteration.txt").write_text("2")
+    shutil.rmtree(root / "run" / "rejuvenated")
+
+    capsys.readouterr()
+    resumed = applied(resuming(root, reset))
+    assert (resumed.key, resumed.keep) == (key, kept)
+    assert "neurons as found when the run began" in capsys.readouterr().out
+    assert ("training/rejuvenation/entropy_start" in resumed.metrics) != sampled
+    assert not list((root / "run" / "rejuvenated").glob("calibration-*"))
+    with pytest.raises(InputError, match=r"^rejuvenation.reset.positions: expected 2, as in the resumed run, got 3"):
+        applied(resuming(root, reset | {"positions": 3}))
+    if not sampled:
+        (root / "data.jsonl").write_text(json.dumps({"prompt": "1+1=", "response": "two it is"}) + "\n")
+        with pytest.raises(InputError, match=r"^rejuvenation.reset.calibration: expected '[0-9a-f]{64}', as in the re"):
+            applied(resuming(root, reset))
 
 
 def test_without_calibration_data_the_sft_model_answers_prompts_of_the_training_set(root: Path) -> None:

@@ -22,6 +22,7 @@ from rejuv_plugin.integrations.verl.job import job_of
 from rejuv_plugin.integrations.verl.worker_mode import mode
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+from rejuv_plugin.probe.measure import selection_settings
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_neurons_that_an_earlier_run_found_are_not_looked_for_again(root: Path, 
     assert first._start.chosen is None
     assert len(first._start.search.examples) == 4
     found = ResetSet(
-        "qwen2", a_set(root).modules, mode.selection_settings(first._job.settings.reset), first._start.search.digests
+        "qwen2", a_set(root).modules, selection_settings(first._job.settings.reset), first._start.search.digests
     )
     first._take(found)
     assert first.keep is found

@@ -115,6 +115,19 @@ def test_a_value_head_is_kept(tmp_path: Path) -> None:
     assert set(manifest["tensors"]["only_in_sft"]) == set(extra)
 
 
+@pytest.mark.parametrize("name", ["mtp.layers.0.mlp.up_proj.weight", "mtp.fc.weight", "model.layers.2.eh_proj.weight"])
+def test_what_transformers_does_not_save_may_be_in_the_base_alone(tmp_path: Path, name: str) -> None:
+    """Multi-token prediction, of Qwen3-Next's kin and of DeepSeek's."""
+    make_pair(tmp_path)
+    set_weights(tmp_path / "base", weights(tmp_path / "base") | {name: torch.ones(2)})
+    run(tmp_path)
+    assert_parts(tmp_path, set())
+    # What a model cannot do without is missed all the same.
+    set_weights(tmp_path / "base", weights(tmp_path / "base") | {"model.mtprojector.weight": torch.ones(2)})
+    with pytest.raises(InputError, match=r"^--sft: .*without model.mtprojector.weight"):
+        run(tmp_path)
+
+
 def test_a_missing_part_of_the_model_is_no_head(tmp_path: Path) -> None:
     make_pair(tmp_path)
     set_weights(tmp_path / "sft", weights(tmp_path / "sft") | {"model.layers.0.extra.weight": torch.ones(2)})

@@ -14,7 +14,7 @@ from ...checkpoint import Materialised, Plan, check_cache, materialise, plan_res
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
 from .. import ray_shards
-from . import probe_task, run_record, tripwire, tuning
+from . import kept_neurons, probe_task, run_record, shared_disk, tripwire, tuning
 from .job import MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import RESET_KEY, plan_of
@@ -26,16 +26,17 @@ def apply(job: Job, config: Any) -> Outcome:
     """Make the rejuvenated checkpoint, or find it in the cache, and point ``config`` at it, in place.
 
     Runs in the one process that builds the trainer. On resume the checkpoint comes from the cache (or is made again, to
-    the same bits); the trained weights are then loaded over it by verl.
+    the same bits, with the alpha and the neurons that the run's own checkpoint has); the trained weights are then
+    loaded over it by verl.
 
     Raises:
-        InputError: bad input, or a resumed run that started from another checkpoint.
+        InputError: bad input, a cache that not all nodes see, or a resumed run that started from another checkpoint.
     """
     plan, found, choice = plan_of(job), None, None
     if job.settings.reset.ratio:
         # Room, before the longer part of the work.
         check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
-        found = _find_neurons(plan, job)
+        found = _find_neurons(plan, job, config)
     if job.tunes_on:
         choice = tuning.choose(job, config, plan, found.chosen if found else None)
         job, plan = tuning.settled(job, plan, choice)
@@ -46,11 +47,13 @@ def apply(job: Job, config: Any) -> Outcome:
         job.cache_dir,
         key="rejuvenation.cache_dir",
         progress=ProgressLines(),
-        approve=lambda key: run_record.check(config, key),
+        approve=lambda key: run_record.check(config, key, job.settings.ref),
         # Before any worker takes the nodes; the cache is on a disk that all of them see.
         shards=ray_shards.over_cluster() if ray_shards.nodes() > 1 else None,
     )
     _check_finite(result)
+    if len(nodes := shared_disk.nodes()) > 1:
+        shared_disk.check_seen(result.path, nodes, "rejuvenation.cache_dir")
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
     entropy = _entropies(found, result, job) if found else {}
@@ -63,7 +66,9 @@ def apply(job: Job, config: Any) -> Outcome:
     }
     if choice:
         metrics["timing_s/rejuvenation_tune"] = choice["seconds"]
-    return Outcome(result.manifest["key"], job.settings.ref, metrics, tuned=choice)
+    return Outcome(
+        result.manifest["key"], job.settings.ref, metrics, keep=found.chosen if found else None, tuned=choice
+    )
 
 
 def _check_finite(result: Materialised) -> None:
@@ -79,15 +84,22 @@ def _check_finite(result: Materialised) -> None:
         )
 
 
-def _find_neurons(plan: Plan, job: Job) -> Found:
+def _find_neurons(plan: Plan, job: Job, config: Any) -> Found:
     settings = probe_task.placed(job.settings.reset, job.trains_on, f"{RESET_KEY}device")
+    if kept := kept_neurons.of_run(config, settings):
+        print("rejuvenation: neurons as found when the run began", flush=True)
+        return Found(kept, settings)
     return probe_task.run(
         found_once, plan, settings, job.cache_dir, job.prompts, progress=ProgressLines(), device=settings.device
     )
 
 
 def _entropies(found: Found, result: Materialised, job: Job) -> dict[str, float]:
-    """Mean token entropy in nats on the calibration data: of the base, the SFT checkpoint and the start of RL."""
+    """Mean token entropy in nats on the calibration data: of the base, the SFT checkpoint and the start of RL; not of
+    the latter in a resumed run whose data were sampled."""
+    before = {side: values["mean"] for side, values in found.chosen.statistics["entropy"].items()}
+    if not found.settings.calibration:
+        return before
     start = probe_task.run(
         entropy_once,
         result.path,
@@ -98,7 +110,6 @@ def _entropies(found: Found, result: Materialised, job: Job) -> dict[str, float]
         progress=ProgressLines(),
         device=found.settings.device,
     )
-    before = {side: values["mean"] for side, values in found.chosen.statistics["entropy"].items()}
     return before | {"start": start}
 
 

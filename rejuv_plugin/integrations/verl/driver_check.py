@@ -4,7 +4,8 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ...errors import InputError
@@ -17,17 +18,29 @@ def checked(validate_config: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(validate_config)
     def validate(config: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            _check(config)
-        except InputError as error:
-            print(f"rejuvenation: {error}", file=sys.stderr)
-            sys.exit(2)
+        with exits():
+            check(config)
         validate_config(config, *args, **kwargs)
 
     return validate
 
 
-def _check(config: Any) -> None:
+@contextmanager
+def exits() -> Iterator[None]:
+    """Bad input within the block ends the process: one line on stderr, exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"rejuvenation: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check(config: Any) -> None:
+    """Check all that can be known of a job here, and arm the tripwire; nothing without the group ``rejuvenation``.
+
+    Raises:
+        InputError: bad input.
+    """
     job = job_of(config)
     if job is None:
         return

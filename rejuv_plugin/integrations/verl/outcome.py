@@ -19,7 +19,7 @@ class Outcome:
     metrics: dict[str, float]
     """The summary under verl's metric names, for the step that training starts from."""
     keep: ResetSet | None = None
-    """A reset set that exists nowhere else: to be kept in each checkpoint."""
+    """A reset set that was found: to be kept in each checkpoint, as it might not be found again."""
     tuned: dict[str, Any] | None = None
     """How alpha was chosen, if it was: ``choice`` of `tune.run.tune`."""
 

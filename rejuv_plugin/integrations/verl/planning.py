@@ -40,6 +40,10 @@ def plan_of(job: Job) -> Plan:
         raise InputError(MODEL_PATH, "a full checkpoint", "a LoRA adapter", "set rejuvenation.mode=disk or merge it")
     if plan.adapter and reset.ratio:
         raise InputError(MODEL_PATH, "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it first")
+    if plan.adapter and job.settings.ref == "sft":
+        # The reference's engine would be given the adapter's directory as its model.
+        expected = "rejuvenated, with a LoRA adapter as the SFT checkpoint"
+        raise InputError("rejuvenation.ref", expected, "'sft'", "merge the adapter into its base first")
     if plan.adapter and job.tunes_on:
         raise InputError(MODEL_PATH, "a full checkpoint to choose alpha for", "a LoRA adapter", "merge it first")
     if job.tunes_on:

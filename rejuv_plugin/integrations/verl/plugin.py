@@ -34,6 +34,18 @@ def _check_before_ray(verl_config: ModuleType) -> None:
     verl_config.validate_config = checked(verl_config.validate_config)
 
 
+def _check_other_commands(main_ppo: ModuleType) -> None:
+    from .other_trainers import checked_run
+
+    main_ppo.run_ppo = checked_run(main_ppo.run_ppo)
+
+
+def _refuse_legacy_trainers(ray_trainer: ModuleType) -> None:
+    from .other_trainers import checked_trainer
+
+    ray_trainer.RayPPOTrainer.__init__ = checked_trainer(ray_trainer.RayPPOTrainer.__init__)
+
+
 def _refuse_old_verl() -> None:
     # Before 0.9 verl loads no entry points: VERL_USE_EXTERNAL_MODULES may still name us, and then `import verl` fails.
     version = getattr(sys.modules.get("verl"), "__version__", None)
@@ -49,3 +61,5 @@ with failures_are_printed("rejuvenation"):
     after_import("hydra.core.config_store", _store_config_group)
     after_import("verl.trainer.ppo.v1", _extend_trainers)
     after_import("verl.utils.config", _check_before_ray)
+    after_import("verl.trainer.main_ppo", _check_other_commands)
+    after_import("verl.trainer.ppo.ray_trainer", _refuse_legacy_trainers)

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a run started from, kept in each of its verl checkpoints, so that a resumed run is the same run.
+"""What a run started from, and its reference, kept in each of its verl checkpoints: a resumed run is the same run.
 
 verl's checkpoints hold the trained weights but not the KL reference, and with Megatron LoRA only the adapter. A run
 that is resumed with another alpha, or without Rejuvenation, would train against another reference and say nothing.
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
 from ...checkpoint import reset_file
@@ -27,32 +28,42 @@ FIX = (
 )
 
 
-def check(config: Any, key: str | None) -> None:
+def check(config: Any, key: str | None, ref: str | None = None) -> None:
     """Compare what this job starts from with the record in the checkpoint that verl is about to resume, if any.
 
     Args:
         config: verl's configuration.
         key: content key of the rejuvenated checkpoint; None for a job without Rejuvenation.
+        ref: the setting ``rejuvenation.ref``. Looked at only where this job has a reference and the recorded one had.
 
     Raises:
-        InputError: the checkpoint belongs to a run that started from something else.
+        InputError: the checkpoint belongs to a run that started from something else, or had another reference.
     """
     folder = resumed_from(config.trainer)
     if folder is None:
         return
-    recorded = _read(folder / NAME)
+    record = _content(folder / NAME) if (folder / NAME).exists() else {}
+    recorded = str(record["key"]) if record else None
     if recorded != key:
         raise InputError("rejuvenation", f"{_described(recorded)}, as in {folder}", _described(key), FIX)
+    reference = record.get("ref")
+    if reference and reference != ref and need_reference_policy(config):
+        raise InputError("rejuvenation.ref", f"{reference!r}, as in {folder}", repr(ref), FIX)
 
 
 def write(
-    folder: str, key: str | None, reset_set: ResetSet | None = None, tuned: Mapping[str, Any] | None = None
+    folder: str,
+    key: str | None,
+    reset_set: ResetSet | None = None,
+    tuned: Mapping[str, Any] | None = None,
+    ref: str | None = None,
 ) -> None:
     """Record in the checkpoint directory ``folder``, which need not exist yet, that its run started from ``key``, the
-    neurons that were reset, if they are kept nowhere else, and how alpha was chosen, if it was."""
+    neurons that were found, if they were, how alpha was chosen, if it was, and what the reference is, if there is one.
+    """
     if reset_set:
         reset_file.save(reset_set, Path(folder) / SET_NAME)
-    record = {"key": key} | ({"tuned": dict(tuned)} if tuned else {})
+    record = {"key": key} | ({"tuned": dict(tuned)} if tuned else {}) | ({"ref": ref} if ref else {})
     write_text(Path(folder) / NAME, json.dumps(record) + "\n")
 
 
@@ -77,10 +88,6 @@ def kept_choice(config: Any) -> dict[str, Any] | None:
     if tuned is not None and not isinstance(tuned.get("alpha"), float):
         raise _damaged(record)
     return tuned
-
-
-def _read(record: Path) -> str | None:
-    return str(_content(record)["key"]) if record.exists() else None
 
 
 def _content(record: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import open_dict
+from verl.trainer.ppo.utils import need_reference_policy
 
 from . import run_record
 from .job import Job, job_of
@@ -72,7 +73,13 @@ class RejuvenationMixin:
         if self._rejuvenated is not None:
             # Before verl's own files: a checkpoint that can be resumed then always has its record.
             folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-            run_record.write(folder, self._rejuvenated.key, self._rejuvenated.keep, self._rejuvenated.tuned)
+            run_record.write(
+                folder,
+                self._rejuvenated.key,
+                self._rejuvenated.keep,
+                self._rejuvenated.tuned,
+                self._rejuvenated.ref if need_reference_policy(self.config) else None,
+            )
             if self._watch is not None:
                 self._watch.save(self, folder)
         super()._save_checkpoint()  # type: ignore[misc]

@@ -4,6 +4,7 @@
 
 raise ImportError(
     "rejuvenation: expected the plugin to be loaded in the process that runs the trainer, got verl's plain trainer. "
-    "Fix: install rejuv-plugin on every node, do not exclude it in VERL_USE_EXTERNAL_PLUGINS, and use a "
-    "trainer.v1.trainer_mode of verl's own: sync, colocate_async or separate_async."
+    "Fix: run verl.trainer.main_ppo, install rejuv-plugin on every node, do not exclude it in "
+    "VERL_USE_EXTERNAL_PLUGINS, and use a trainer.v1.trainer_mode of verl's own: sync, colocate_async or "
+    "separate_async."
 )

@@ -21,8 +21,8 @@ from .guarded import Guard
 from .sites import Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
-_OFF = "turn the probe set's monitors off"
-_OFF = f"set {_KEY}.neurons=false"
+_PROBE_SET_OFF = f"turn off all that look at the probe set: {_KEY}.probe, .neurons, .ranks, .attention, .sharpness"
+_NEURONS_OFF = f"set {_KEY}.neurons=false"
 
 
 class MegatronSites:
@@ -37,9 +37,9 @@ class MegatronSites:
 
     def __init__(self, engine: Any) -> None:
         if engine.engine_config.dynamic_context_parallel:
-            raise InputError(_KEY, "static context parallelism", "dynamic_context_parallel", _OFF)
+            raise InputError(_KEY, "static context parallelism", "dynamic_context_parallel", _PROBE_SET_OFF)
         if getattr(engine.tf_config, "fp8", None):
-            raise InputError(_KEY, "16 or 32 bits", "fp8, whose scales would go by the probe set too", _OFF)
+            raise InputError(_KEY, "16 or 32 bits", "fp8, whose scales would go by the probe set too", _PROBE_SET_OFF)
         self._engine = engine
         self.shape = ModelShape.of(engine.model_config.hf_config)
         self.modules = [unwrap_model(chunk) for chunk in engine.module]
@@ -131,13 +131,15 @@ def _expert_hooks(hooks: Hooks, moe: Any, watched: tuple[NeuronMonitor, Guard], 
     monitor, guard = watched
     config, experts = moe.config, moe.experts
     if mpu.get_tensor_model_parallel_world_size() > 1 and not config.sequence_parallel:
-        raise InputError(f"{_KEY}.neurons", "tokens that are cut up over tensor-parallel ranks", "copies of them", _OFF)
+        raise InputError(
+            f"{_KEY}.neurons", "tokens that are cut up over tensor-parallel ranks", "copies of them", _NEURONS_OFF
+        )
     if not hasattr(experts, "linear_fc2") or config.moe_apply_probs_on_input:
         raise InputError(
             f"{_KEY}.neurons",
             "grouped experts of Transformer Engine, which weigh what they say",
             type(experts).__name__,
-            _OFF,
+            _NEURONS_OFF,
         )
     parts, part = mpu.get_expert_tensor_parallel_world_size(), mpu.get_expert_tensor_parallel_rank()
     inner = config.moe_ffn_hidden_size

@@ -16,13 +16,12 @@ from ....checkpoint.cache import make_directory, read_inputs_once
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
 from ....checkpoint.stream import Shard, layer_group
-from ....errors import InputError
 from ....neurons.reset_set import ResetSet
 from ....ops.drift import Drift
 from ....probe.cache import set_path
 from ....probe.dialogue import examples_of
-from ....probe.measure import input_digests, selection_settings
-from .. import run_record, tripwire
+from ....probe.measure import input_digests
+from .. import kept_neurons, run_record, tripwire
 from ..job import Job
 from ..outcome import Outcome
 from ..planning import RESET_KEY, SET_KEY, plan_of
@@ -50,7 +49,9 @@ def begin(job: Job, config: Any) -> "WorkerMode":
     if reset.ratio:
         digests = input_digests(inputs, reset, RESET_KEY)
         keep_at = set_path(cache, reset, digests)
-        chosen = _known_set(config, keep_at, selection_settings(reset), digests)
+        chosen = kept_neurons.of_run(config, reset)
+        if chosen is None and keep_at.exists():
+            chosen = reset_file.load(keep_at, _CACHE_KEY)
         if chosen:
             plan = plan_reset(plan, chosen, reset.omega, SET_KEY)
         else:
@@ -67,7 +68,7 @@ def begin(job: Job, config: Any) -> "WorkerMode":
         search,
     )
     if not search:
-        run_record.check(config, content_key(plan, inputs))
+        run_record.check(config, content_key(plan, inputs), job.settings.ref)
     tripwire.disarm(config)
     if job.settings.critic:
         with open_dict(config):
@@ -78,27 +79,6 @@ def begin(job: Job, config: Any) -> "WorkerMode":
 def _absolute(path: str) -> str:
     """A directory as every process can find it, whatever its own working directory; a hub name stays."""
     return path if is_hub_name(path) else os.path.abspath(os.path.expanduser(path))
-
-
-def _known_set(config: Any, path: Path, settings: Mapping[str, Any], digests: Mapping[str, str]) -> ResetSet | None:
-    """The set that an earlier run found: in the checkpoint that is resumed, or in the cache.
-
-    Raises:
-        InputError: the checkpoint's was found with other settings or data, so its run started from other weights.
-    """
-    kept = run_record.kept_set(config)
-    if kept is None:
-        return reset_file.load(path, _CACHE_KEY) if path.exists() else None
-    theirs, ours = ({**found, **inputs} for found, inputs in ((kept.settings, kept.inputs), (settings, digests)))
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise InputError(
-                f"{RESET_KEY}{name}",
-                f"{theirs.get(name)!r}, as in the resumed run",
-                repr(ours.get(name)),
-                run_record.FIX,
-            )
-    return kept
 
 
 class WorkerMode(Outcome):
@@ -150,7 +130,7 @@ class WorkerMode(Outcome):
         """What the workers found is now part of what this run started from."""
         self._plan = plan_reset(self._plan, found, self._start.omega, SET_KEY)
         self.key, self.keep = content_key(self._plan, self._inputs), found
-        run_record.check(self._config, self.key)
+        run_record.check(self._config, self.key, self.ref)
         assert self._keep_at is not None
         reset_file.save(found, self._keep_at)
 
