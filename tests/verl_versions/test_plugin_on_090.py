@@ -12,7 +12,7 @@ from verl_versions.published import packages
 ROOT = Path(__file__).parents[2]
 FILES = [
     "test_driver_check", "test_import_hook", "test_job", "test_monitor_watch", "test_monitor_catalogue",
-    "test_run_record", "test_worker_start", "test_entry_points",
+    "test_run_record", "test_other_trainers", "test_worker_start", "test_entry_points",
 ]  # fmt: skip
 # Of the processes of test_entry_points this one says most.
 EXPRESSION = "not test_entry_points or all_three_trainers"
