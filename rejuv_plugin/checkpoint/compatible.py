@@ -44,28 +44,30 @@ def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, g
     return partners
 
 
-def check_fused_once(sft: Checkpoint, alpha: float, alpha_key: str) -> None:
-    """Refuse to fuse what `rejuv apply` or a job has fused already: 0.5 twice is 0.25, under the name of 0.5.
+def check_fused_once(base: Checkpoint, sft: Checkpoint, alpha: float) -> None:
+    """Refuse to fuse with ``base`` what `rejuv apply` or a job has fused with it: 0.5 twice is 0.25, called 0.5.
 
     Args:
+        base: the base.
         sft: the SFT checkpoint.
         alpha: of this fusion; 1 leaves the checkpoint as it is.
-        alpha_key: how errors name that setting.
 
     Raises:
-        InputError: named by its key; it has a manifest.
+        InputError: named by the SFT checkpoint's key; its manifest says so.
     """
     try:
         record = json.loads((sft.root / MANIFEST).read_bytes())
-        done, source = record["settings"]["fusion"]["alpha"], record["inputs"]["sft"]["given"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        fusion, source = record["settings"]["fusion"], record["inputs"]["sft"]["given"]
+        theirs = {file: entry["size"] for file, entry in record["inputs"]["base"]["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return
-    if alpha != 1 and done != 1:
+    same = theirs == {file: header.size for file, header in base.headers.items()}
+    if alpha != 1 and same and fusion != {"alpha": 1.0}:
         raise InputError(
             sft.key,
-            "a checkpoint as SFT left it",
-            f"{sft.root}, which is {source} fused with alpha {done}",
-            f"give that one, or set {alpha_key} to 1; to fuse it once more, remove its {MANIFEST}",
+            f"a checkpoint that was not fused with {base.key} before",
+            f"{sft.root}, which is {source} fused with alpha {fusion.get('alpha')}",
+            f"give that one; or alpha 1, which leaves this as it is; to fuse it once more, remove its {MANIFEST}",
         )
 
 

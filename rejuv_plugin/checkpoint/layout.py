@@ -128,13 +128,18 @@ def side_files(root: Path, key: str) -> tuple[str, ...]:
     entries = [*root.iterdir(), *root.glob("additional_chat_templates/*.jinja")]
     names = []
     for entry in entries:
-        if not any(fnmatchcase(entry.name, pattern) for pattern in _SIDE_FILES):
+        if not is_side_file(entry.name):
             continue
         if entry.is_symlink() and not entry.exists():
             raise InputError(key, f"the file {entry.name}", "a symbolic link to nothing", _RESAVE)
         if entry.is_file():
             names.append(entry.relative_to(root).as_posix())
     return tuple(sorted(names))
+
+
+def is_side_file(name: str) -> bool:
+    """Whether a file of this name belongs to a model and is not weights."""
+    return any(fnmatchcase(name, pattern) for pattern in _SIDE_FILES)
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:

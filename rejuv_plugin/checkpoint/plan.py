@@ -186,7 +186,7 @@ def plan_fusion(
         theirs, adapter = read_adapter(sft, root, sft_key, ours)
         return _readable(Plan(ours, theirs, fusion, _of_adapter(ours, adapter, fusion, fusion_key), adapter=adapter))
     theirs = read_checkpoint(sft, sft_key)
-    check_fused_once(theirs, fusion.alpha, key_of(fusion_key, "alpha"))
+    check_fused_once(ours, theirs, fusion.alpha)
     partners = check_compatible(ours, theirs, fusion.grown_vocabulary, key_of(fusion_key, "grown_vocabulary"))
     tied = twins(theirs)
     chosen = chosen_tensors(fusion, theirs, tied, fusion_key)

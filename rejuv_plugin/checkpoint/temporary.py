@@ -60,7 +60,7 @@ def named(output: Path, key: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(output.parent):
+        if isinstance(error.filename, str) and not _is_of(output, Path(error.filename)):
             # An input's.
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -73,6 +73,14 @@ def named(output: Path, key: str) -> Iterator[None]:
                 f"set {key} elsewhere",
             ) from error
         raise
+
+
+def _is_of(output: Path, path: Path) -> bool:
+    """Whether a path is the output, one of its parents, its temporary directory, or below one of these two."""
+    if path in (output, *output.parents):
+        return True
+    top = path.relative_to(output.parent).parts[0] if path.is_relative_to(output.parent) else ""
+    return top == output.name or top.startswith((f"{output.name}.tmp-", f".{output.name}."))
 
 
 def abandoned(output: Path, alone: bool) -> list[Path]:

@@ -3,13 +3,14 @@
 """Whether a rejuvenated checkpoint is still what its manifest says, byte for byte."""
 
 import json
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .digest import Progress, digest_files
 from .headers import Header, read_header
-from .layout import MANIFEST, side_files
+from .layout import MANIFEST, is_side_file
 from .pieces import ALGORITHM
 
 # What makes a loader of transformers read other weights than these, or put some on top.
@@ -49,20 +50,21 @@ def verify(directory: Path, key: str, progress: Progress | None = None) -> dict[
             files[path] = read_header(path, name) if name.endswith(".safetensors") else None
         except InputError as error:
             problems[name] = error.got
-    digests = _digests(files, problems, progress)
+    digests = _digests(files, directory, problems, progress)
     problems |= {
         name: "other bytes" for name in expected if digests.get(directory / name, "") not in ("", expected[name][0])
     }
-    for name in (*side_files(directory, key), *_LOADED):
-        if name not in expected and (directory / name).is_file():
-            problems[name] = "a file that loaders read and the manifest does not know"
-    for path in sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern)):
-        if path.name not in expected:
+    for path in sorted(directory.iterdir()):
+        if path.name not in expected and any(fnmatchcase(path.name, pattern) for pattern in _WEIGHTS):
             problems[path.name] = "weights that the manifest does not know"
+        elif path.name not in expected and (is_side_file(path.name) or path.name in _LOADED):
+            problems[path.name] = "a file that loaders read and the manifest does not know"
     return problems
 
 
-def _digests(files: dict[Path, Header | None], problems: dict[str, str], progress: Progress | None) -> dict[Path, str]:
+def _digests(
+    files: dict[Path, Header | None], directory: Path, problems: dict[str, str], progress: Progress | None
+) -> dict[Path, str]:
     try:
         return digest_files(files, progress=progress)
     except OSError:
@@ -72,7 +74,7 @@ def _digests(files: dict[Path, Header | None], problems: dict[str, str], progres
             try:
                 found |= digest_files({path: header})
             except OSError as error:
-                problems[path.name] = error.strerror or str(error)
+                problems[path.relative_to(directory).as_posix()] = error.strerror or str(error)
         return found
 
 

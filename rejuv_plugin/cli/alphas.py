@@ -53,7 +53,9 @@ def alphas(
     from .. import checkpoint
     from ..loading.by_drift import alpha_of, by_layer, drift_of_each, furthest
 
-    plan = checkpoint.plan_fusion(base, sft, FusionConfig(only_tensors=only_tensors, exclude_tensors=exclude_tensors))
+    plan = checkpoint.plan_fusion(
+        base, sft, FusionConfig(1.0, only_tensors=only_tensors, exclude_tensors=exclude_tensors)
+    )
     if plan.adapter:
         raise InputError("--sft", "a full checkpoint to measure drift in", "a LoRA adapter", "merge it")
     with checkpoint.bars() as progress:

@@ -210,17 +210,13 @@ def apply(
     # Imported late: torch takes seconds, and --help must not wait for it.
     from .. import checkpoint
     from ..checkpoint import reset_file
-    from ..checkpoint.target import check_output
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
     if plan.adapter and reset.ratio:
         raise InputError(
             "--sft", "a full checkpoint to measure neurons in", "a LoRA adapter", "merge it, or fuse alone"
         )
-    if dry_run:
-        check_output(plan, output, "--output")
-    else:
-        checkpoint.prepare(plan, output, "--output", resume)
+    checkpoint.prepare(plan, output, "--output", resume)
     if save_reset_set:
         if save_reset_set.resolve().is_relative_to(output.resolve()):
             raise InputError(

@@ -70,8 +70,8 @@ def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> Rejuv
     """Build the configuration from nested mappings, as Hydra gives them.
 
     Raises:
-        InputError: an unknown key, a value outside its range, or one that would do nothing with the others; named by
-            its dotted key below ``root``.
+        InputError: an unknown key, a value outside its range, or one of ``tune`` or ``reset`` that would do nothing
+            with the others; named by its dotted key below ``root``.
     """
     settings = _build(RejuvenationConfig, _auto_as_setting(values), root)
     _refuse_idle(settings, root)

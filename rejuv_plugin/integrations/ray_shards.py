@@ -42,11 +42,12 @@ def connect(key: str) -> None:
         ) from None
 
 
-def nodes() -> int:
-    """How many nodes with a processor the cluster has; 0 if this process is in none."""
+def nodes() -> dict[str, str]:
+    """Addresses of the cluster's nodes that have a processor, by their ids; empty if this process is in no cluster."""
     if not ray.is_initialized():
-        return 0
-    return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+        return {}
+    with_processor = (node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1)
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in with_processor}
 
 
 def over_cluster() -> ShardWriter:
@@ -65,7 +66,7 @@ def over_cluster() -> ShardWriter:
                     advance(plan.layout.headers[file].size)
                     yield shard
                 else:
-                    _log.warning("%s is written here: a node does not see %s or the inputs", file, directory)
+                    _log.warning("%s is written here: a node does not see %s, or other inputs", file, directory)
                     yield from local(_THREADS)(plan, [file], directory, advance)
         finally:
             for reference in waiting:

@@ -105,13 +105,14 @@ def sample_answers(
     )
 
 
-def no_answers(key: str, error: FloatingPointError) -> InputError:
+def no_answers(key: str, error: FloatingPointError, fix: str = "check the checkpoint") -> InputError:
     """What `sample_answers` raises, in words for those who gave the model.
 
     Args:
         key: how errors name it.
+        fix: what to do.
     """
-    return InputError(key, "finite logits while answering the prompts", str(error), "check the checkpoint")
+    return InputError(key, "finite logits while answering the prompts", str(error), fix)
 
 
 def uniforms(seed: int, prompt: int, answer: int, count: int) -> np.ndarray:

@@ -9,9 +9,8 @@ import torch
 
 from ..checkpoint import Plan, at_alpha, cores, plan_reset
 from ..checkpoint.digest import Progress
-from ..errors import InputError
 from ..loading import Values, needed, serving
-from ..probe.answers import Answers, Task, sample_answers
+from ..probe.answers import Answers, Task, no_answers, sample_answers
 from ..probe.load import fitting, load_model
 from ..probe.reward import scores
 from ..probe.usage import free
@@ -109,6 +108,4 @@ class Asker:
             model = fused_model(plan, question.device)
             return sample_answers(model, question.tokenizer, tasks, **sampling, progress=tick)
         except FloatingPointError as error:
-            raise InputError(
-                str(candidate), "finite logits", str(error), "check both checkpoints, or leave that alpha out"
-            ) from None
+            raise no_answers(str(candidate), error, "check both checkpoints, or leave that alpha out") from None

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import importlib
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +53,22 @@ def test_a_look_or_a_failed_import_does_not_disarm(module_name: str, tmp_path: P
     importlib.invalidate_caches()
     assert importlib.import_module(module_name).VALUE == 22
     assert seen == [sys.modules[module_name]]
+
+
+def test_a_module_that_is_run_is_not_imported(module_name: str, tmp_path: Path) -> None:
+    """`python -m`, by which users start verl. In a process of its own: pytest's loader cannot do that."""
+    script = f"""
+import importlib, runpy, sys
+from rejuv_plugin.integrations.verl.import_hook import after_import
+sys.path.insert(0, {str(tmp_path)!r})
+seen = []
+after_import({module_name!r}, seen.append)
+assert runpy.run_module({module_name!r}, run_name="__main__", alter_sys=True)["VALUE"] == 1
+assert seen == []
+module = importlib.import_module({module_name!r})
+assert seen == [module]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
 
 
 def test_a_module_that_is_being_imported_is_an_error(module_name: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint that not all nodes see is told by the plugin: on a real Ray cluster, of one node."""
+"""A cache that not all nodes see is told by the plugin: on a real Ray cluster, of one node."""
 
 import re
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from checkpoints import make_pair
 from omegaconf import OmegaConf
 
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.integrations import ray_shards
-from rejuv_plugin.integrations.verl import disk_mode, shared_disk
+from rejuv_plugin.integrations import ray_shards, shared_disk
+from rejuv_plugin.integrations.verl import disk_mode
 from rejuv_plugin.integrations.verl.job import job_of
 
 
@@ -24,19 +24,21 @@ def _cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_every_node_opens_the_manifest(tmp_path: Path) -> None:
-    (nodes,) = [shared_disk.nodes()]
+def test_every_node_opens_a_file_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = ray_shards.nodes()
     assert list(nodes) == [ray.get_runtime_context().get_node_id()]
-    (tmp_path / "rejuvenation.json").write_text("{}")
-    shared_disk.check_seen(tmp_path, nodes, "rejuvenation.cache_dir")
-    (tmp_path / "rejuvenation.json").unlink()
-    says = f"expected a disk that all nodes see, got node {next(iter(nodes.values()))}, which does not see {tmp_path}."
-    with pytest.raises(InputError, match=re.escape(f"rejuvenation.cache_dir: {says} Fix: set it to a shared disk, or")):
-        shared_disk.check_seen(tmp_path, nodes, "rejuvenation.cache_dir")
+    cache = tmp_path / "cache"
+    shared_disk.check_shared(cache, nodes, "rejuvenation.cache_dir")
+    assert list(cache.iterdir()) == []
+    ask = shared_disk._ask
+    monkeypatch.setattr(shared_disk, "_ask", lambda node, path: ask(node, f"/elsewhere{path}"))
+    says = f"expected a disk that all nodes see, got node {next(iter(nodes.values()))}, which does not see {cache} as"
+    with pytest.raises(InputError, match=re.escape(f"rejuvenation.cache_dir: {says}")):
+        shared_disk.check_shared(cache, nodes, "rejuvenation.cache_dir")
 
 
 def test_a_node_that_is_lost_is_not_waited_for(tmp_path: Path) -> None:
-    shared_disk.check_seen(tmp_path, {"0" * 56: "192.0.2.1"}, "rejuvenation.cache_dir")
+    shared_disk.check_shared(tmp_path, {"0" * 56: "192.0.2.1"}, "rejuvenation.cache_dir")
 
 
 def test_disk_mode_asks_where_there_are_more_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +51,19 @@ def test_disk_mode_asks_where_there_are_more_nodes(tmp_path: Path, monkeypatch: 
             "rejuvenation": {"base_path": str(tmp_path / "base")},
         }
     )
-    job, here = job_of(config), shared_disk.nodes()
+    job, here, asked = job_of(config), ray_shards.nodes(), []
     assert job is not None
-    asked = []
-    monkeypatch.setattr(shared_disk, "check_seen", lambda path, nodes, key: asked.append((path, len(nodes))))
+
+    def refuse(directory: str, nodes: dict, key: str) -> None:
+        asked.append(nodes)
+        raise InputError(key, "a disk that all nodes see", "one that does not", "set it")
+
+    monkeypatch.setattr(shared_disk, "check_shared", refuse)
+    monkeypatch.setattr(ray_shards, "nodes", lambda: here | {"another": "192.0.2.1"})
+    with pytest.raises(InputError, match=r"^rejuvenation.cache_dir: expected a disk that all nodes see"):
+        disk_mode.apply(job, config)
+    assert [len(nodes) for nodes in asked] == [2]
+    assert not (tmp_path / "run").exists(), "asked after the work"
+    monkeypatch.setattr(ray_shards, "nodes", lambda: here)
     disk_mode.apply(job, config)
-    assert not asked
-    monkeypatch.setattr(shared_disk, "nodes", lambda: here | {"another": "192.0.2.1"})
-    assert ray_shards.nodes() == 1
-    disk_mode.apply(job, config)
-    assert asked == [(Path(config.actor_rollout_ref.model.path), 2)]
+    assert len(asked) == 1

@@ -361,11 +361,15 @@ def test_a_mount_point(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_fused_already(pair: Path) -> None:
     base, once = str(pair / "base"), str(pair / "once")
     apply(plan_fusion(base, str(pair / "sft"), FusionConfig(0.4)), pair / "once")
-    with pytest.raises(InputError, match=r"^--sft: .*/once, which is .*/sft fused with alpha 0.4. Fix: .*--alpha to 1"):
-        plan_fusion(base, once, FusionConfig(0.5))
+    apply(plan_fusion(base, str(pair / "sft"), FusionConfig(1.0, alpha_of="*q_proj*:0.4")), pair / "in_part")
+    for fused, alpha in ((once, 0.4), (str(pair / "in_part"), 1.0)):
+        with pytest.raises(InputError, match=rf"^--sft: .*, which is .*/sft fused with alpha {alpha}. Fix: give that"):
+            plan_fusion(base, fused, FusionConfig(0.5))
     plan_fusion(base, once, FusionConfig(1.0))
     apply(plan_fusion(base, str(pair / "sft"), FusionConfig(1.0)), pair / "as_it_was")
     plan_fusion(base, str(pair / "as_it_was"), FusionConfig(0.5))
+    # Fused with something else, as a soup is: that is another matter.
+    plan_fusion(str(save_model(pair / "other", 2, max_shard_size="30KB")), once, FusionConfig(0.5))
 
 
 def test_one_of_two_tied_tensors(tmp_path: Path) -> None:

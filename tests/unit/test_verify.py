@@ -56,6 +56,7 @@ def test_what_was_written_is_right(made: Path, capsys: pytest.CaptureFixture) ->
         (lambda made: (made / "pytorch_model.bin").write_bytes(b"x"), "pytorch_model.bin", "does not know"),
         (lambda made: (made / "adapter_config.json").write_text("{}"), "adapter_config.json", "loaders read"),
         (lambda made: (made / "vocab.json").write_text("{}"), "vocab.json", "loaders read"),
+        (lambda made: (made / "vocab.json").symlink_to("/nowhere"), "vocab.json", "loaders read"),
     ],
 )
 def test_whatever_changed_is_named(

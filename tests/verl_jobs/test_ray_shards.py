@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 from rejuv_plugin.checkpoint import Plan, apply, local, materialise, plan_fusion
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.integrations import ray_shards
+from rejuv_plugin.integrations import ray_shards, shared_disk
 
 
 @pytest.fixture
@@ -48,10 +48,15 @@ def record(plan: Plan, output: Path, **options: object) -> dict:
 
 
 def test_three_nodes_write_what_one_process_writes(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
-    assert ray_shards.nodes() == 3
+    assert len(ray_shards.nodes()) == 3
     expected = record(plan, tmp_path / "alone", shards=local(1))
     assert record(plan, tmp_path / "together", shards=ray_shards.over_cluster()) == expected
     assert materialise(plan, tmp_path / "cache", shards=ray_shards.over_cluster()).manifest["key"] == expected["key"]
+
+
+def test_what_three_nodes_see(tmp_path: Path, cluster: Cluster) -> None:
+    shared_disk.check_shared(tmp_path / "cache", ray_shards.nodes(), "rejuvenation.cache_dir")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_node_that_sees_other_inputs_writes_nothing(tmp_path: Path, plan: Plan) -> None:
@@ -80,9 +85,9 @@ def test_a_node_is_lost_midway(tmp_path: Path, plan: Plan, cluster: Cluster) -> 
     assert record(plan, tmp_path / "out", shards=ray_shards.over_cluster(), progress=lose_a_node) == expected
     assert len(finished) > files
     deadline = time.monotonic() + 60
-    while ray_shards.nodes() > 2 and time.monotonic() < deadline:
+    while len(ray_shards.nodes()) > 2 and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert ray_shards.nodes() == 2, "no node was lost"
+    assert len(ray_shards.nodes()) == 2, "no node was lost"
 
 
 def test_what_the_nodes_do_not_see_is_written_here(

@@ -13,8 +13,8 @@ from verl.trainer.ppo.utils import need_reference_policy
 from ...checkpoint import Materialised, Plan, check_cache, materialise, plan_reset
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
-from .. import ray_shards
-from . import kept_neurons, probe_task, run_record, shared_disk, tripwire, tuning
+from .. import ray_shards, shared_disk
+from . import kept_neurons, probe_task, run_record, tripwire, tuning
 from .job import MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import RESET_KEY, plan_of
@@ -33,6 +33,9 @@ def apply(job: Job, config: Any) -> Outcome:
         InputError: bad input, a cache that not all nodes see, or a resumed run that started from another checkpoint.
     """
     plan, found, choice = plan_of(job), None, None
+    if len(nodes := ray_shards.nodes()) > 1:
+        # Before any work: workers there could not load what is made here.
+        shared_disk.check_shared(job.cache_dir, nodes, "rejuvenation.cache_dir")
     if job.settings.reset.ratio:
         # Room, before the longer part of the work.
         check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
@@ -49,11 +52,9 @@ def apply(job: Job, config: Any) -> Outcome:
         progress=ProgressLines(),
         approve=lambda key: run_record.check(config, key, job.settings.ref),
         # Before any worker takes the nodes; the cache is on a disk that all of them see.
-        shards=ray_shards.over_cluster() if ray_shards.nodes() > 1 else None,
+        shards=ray_shards.over_cluster() if len(nodes) > 1 else None,
     )
     _check_finite(result)
-    if len(nodes := shared_disk.nodes()) > 1:
-        shared_disk.check_seen(result.path, nodes, "rejuvenation.cache_dir")
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
     entropy = _entropies(found, result, job) if found else {}

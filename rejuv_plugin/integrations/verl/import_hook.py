@@ -11,6 +11,7 @@ import importlib.machinery
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 Action = Callable[[ModuleType], None]
 
@@ -48,6 +49,12 @@ class _Loader(importlib.abc.Loader):
 
     def __init__(self, inner: importlib.abc.Loader, actions: dict[str, list[Action]]) -> None:
         self._inner, self._actions = inner, actions
+
+    def __getattr__(self, name: str) -> Any:
+        # `python -m MODULE` asks for the code instead, and runs it as another module: that is no import.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._inner, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._inner.create_module(spec)

@@ -14,9 +14,9 @@ from ...probe.prompts import Prompts
 from ...tune.data import Data
 
 MODEL_PATH = "actor_rollout_ref.model.path"
-REF_STRATEGIES = ("fsdp", "fsdp2", "megatron", "veomni")
-"""Engines that load their weights from ``model_config.local_path``, which `reference` sets; torchtitan and automodel
-read ``model_config.path``, which is the actor's."""
+NO_REFERENCE = ("torchtitan", "automodel")
+"""Engines that load their weights from ``model_config.path``, which is the actor's. The others take
+``model_config.local_path``, which `reference` sets."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,12 @@ def _refuse(config: Any, settings: RejuvenationConfig) -> None:
             "set rejuvenation.ref=rejuvenated or train without LoRA",
         )
     strategy = OmegaConf.select(config, "actor_rollout_ref.ref.strategy")
-    if settings.ref == "sft" and strategy is not None and strategy not in REF_STRATEGIES:
+    if settings.ref == "sft" and strategy in NO_REFERENCE:
         raise InputError(
             "rejuvenation.ref",
             f"rejuvenated, with actor_rollout_ref.ref.strategy={strategy}, whose engine would load the actor's start",
             "'sft'",
-            f"set rejuvenation.ref=rejuvenated, or that strategy to one of {', '.join(REF_STRATEGIES)}",
+            "set rejuvenation.ref=rejuvenated, or another strategy",
         )
 
 

@@ -20,6 +20,7 @@ _OVERVIEW = (
     ("critic/score/mean", "reward in training"),
     ("actor/plasticity/entropy", "token entropy"),
     ("actor/plasticity/update_ratio", "update ratio"),
+    ("actor/plasticity/update_ratio_rounded", "update ratio, of 16 bits"),
     ("actor/grad_norm", "gradient norm"),
     ("training/plasticity/zero_advantage_groups", "prompts without advantage"),
 )
