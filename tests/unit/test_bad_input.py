@@ -351,6 +351,21 @@ def test_the_caller_chooses_the_keys(pair: Path) -> None:
         plan_fusion(str(pair / "base"), str(pair / "no where"), FusionConfig(), **keys)
 
 
+def test_an_input_that_cannot_be_read_is_no_fault_of_the_output(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(pair / "sft" / SINGLE))
+
+    monkeypatch.setattr(write, "write_weights", fail)
+    with pytest.raises(PermissionError):
+        apply(plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig()), pair / "out")
+    assert not (pair / "out").exists()
+
+
+def test_a_side_file_that_cannot_be_read(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "tokenizer.json")
+    assert_refused(pair, "--sft", "tokenizer.json to be readable", "no permission")
+
+
 def test_a_mount_point(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (pair / "out").mkdir()
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == pair / "out")
