@@ -132,7 +132,7 @@ def test_what_a_set_tells_about_itself(pair: Path) -> None:
     assert set(said["jaccard_of_halves"]) == set(found.modules)
     assert all(0 < share <= 1 for share in said["jaccard_of_halves"].values())
     assert found.settings["positions"] == 2
-    assert set(found.inputs) == {"base", "sft", "calibration"}
+    assert set(found.inputs) == {"base", "base_config", "sft", "calibration"}
     assert measured(pair).modules == found.modules
 
 

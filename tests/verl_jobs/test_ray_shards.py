@@ -49,14 +49,11 @@ def record(plan: Plan, output: Path, **options: object) -> dict:
 
 def test_three_nodes_write_what_one_process_writes(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
     assert len(ray_shards.nodes()) == 3
+    shared_disk.check_shared(tmp_path / "cache", ray_shards.nodes(), "rejuvenation.cache_dir")
+    assert list((tmp_path / "cache").iterdir()) == []
     expected = record(plan, tmp_path / "alone", shards=local(1))
     assert record(plan, tmp_path / "together", shards=ray_shards.over_cluster()) == expected
     assert materialise(plan, tmp_path / "cache", shards=ray_shards.over_cluster()).manifest["key"] == expected["key"]
-
-
-def test_what_three_nodes_see(tmp_path: Path, cluster: Cluster) -> None:
-    shared_disk.check_shared(tmp_path / "cache", ray_shards.nodes(), "rejuvenation.cache_dir")
-    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_node_that_sees_other_inputs_writes_nothing(tmp_path: Path, plan: Plan) -> None:
