@@ -45,7 +45,7 @@ SECTIONS = (
     ),
     Section(
         "Updates and gradients",
-        "A gradient norm alone says nothing good: it was higher on policies that stalled. Look at the update ratio too.",
+        "A gradient norm alone says nothing good: it was higher on policies that stalled. See the update ratio too.",
         (*_PAIR, "actor/plasticity/grad", "actor/plasticity/update", "actor/plasticity/changed"),
     ),
     Section(
