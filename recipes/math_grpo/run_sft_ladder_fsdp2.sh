@@ -22,10 +22,13 @@ MASTER=${MASTER:-127.0.0.1:29500}
 PLATFORM=${PLATFORM:-cuda}
 # GPUs that a sequence is split over, and tokens of a micro-batch on each: verl multiplies the second by the first.
 ULYSSES=${ULYSSES:-1}
-AT_ONCE=$((MAX_LENGTH > 16384 ? MAX_LENGTH : 16384))
-TOKENS_PER_GPU=${TOKENS_PER_GPU:-$(((AT_ONCE + ULYSSES - 1) / ULYSSES))}
+TOKENS_PER_GPU=${TOKENS_PER_GPU:-}
 
 # Derived from the above
+if [ -z "$TOKENS_PER_GPU" ]; then
+  AT_ONCE=$((MAX_LENGTH > 16384 ? MAX_LENGTH : 16384))
+  TOKENS_PER_GPU=$(((AT_ONCE + ULYSSES - 1) / ULYSSES))
+fi
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 ROWS=$(python -c 'import sys, pyarrow.parquet as p; print(p.read_metadata(sys.argv[1]).num_rows)' "$TRAIN")

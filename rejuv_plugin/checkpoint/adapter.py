@@ -36,6 +36,7 @@ _TOKENIZER = re.compile(
     r"tokenizer.*\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model|.*\.tiktoken|tekken\.json"
 )
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab\..*|.*\.model|.*\.tiktoken|tekken\.json")
+_SETTINGS = "tokenizer_config.json"
 _TEMPLATE = re.compile(r".*\.jinja|chat_template\.json")
 
 
@@ -85,25 +86,24 @@ def read_adapter(given: str, root: Path, key: str, base: Checkpoint) -> tuple[Ch
 
 
 def merged_side_files(base: Checkpoint, adapter: Checkpoint) -> dict[str, Path]:
-    """The base's side files; tokenizer and chat template from the adapter's directory, if it has its own."""
-    found = {name: base.root / name for name in base.side_files}
-    for group in (_TOKENIZER, _TEMPLATE):
-        own = [name for name in adapter.side_files if group.fullmatch(Path(name).name)]
-        if _is_whole(group, own, adapter):
-            found = {name: path for name, path in found.items() if not group.fullmatch(Path(name).name)}
-        found |= {name: adapter.root / name for name in own}
-    return found
+    """The base's side files; tokenizer and chat template from the adapter's directory, if it has its own.
+
+    None of the base's may stay beside them: of two vocabularies, or of a template in a file and one in the tokenizer's
+    configuration, loaders take one.
+    """
+    tokenizer, template = (_files(adapter, group) for group in (_TOKENIZER, _TEMPLATE))
+    replaced: set[str] = set()
+    if any(_VOCABULARY.fullmatch(Path(name).name) for name in tokenizer):
+        replaced.update(_files(base, _TOKENIZER))
+    in_settings = _SETTINGS in tokenizer and "chat_template" in read_json(adapter.root / _SETTINGS, adapter.key)
+    if template or in_settings:
+        replaced.update(_files(base, _TEMPLATE))
+    kept = {name: base.root / name for name in base.side_files if name not in replaced}
+    return kept | {name: adapter.root / name for name in (*tokenizer, *template)}
 
 
-def _is_whole(group: re.Pattern[str], own: list[str], adapter: Checkpoint) -> bool:
-    """Whether none of the base's files may stay beside the adapter's ``own`` ones: of two vocabularies, or of a
-    template in a file and one in the tokenizer's configuration, loaders take one."""
-    if group is _TOKENIZER:
-        return any(_VOCABULARY.fullmatch(Path(name).name) for name in own)
-    settings = "tokenizer_config.json"
-    return bool(own) or (
-        settings in adapter.side_files and "chat_template" in read_json(adapter.root / settings, adapter.key)
-    )
+def _files(checkpoint: Checkpoint, group: re.Pattern[str]) -> list[str]:
+    return [name for name in checkpoint.side_files if group.fullmatch(Path(name).name)]
 
 
 def _refuse_variants(config: Mapping[str, Any], key: str) -> None:

@@ -91,20 +91,18 @@ def _refuse_idle(settings: RejuvenationConfig, root: str) -> None:
     """A setting that is given means something to whoever gave it; its default may be anybody's."""
     tune, reset = settings.tune, settings.reset
     if not tune.enabled:
-        _only_defaults(tune, f"{root}.tune", (), f"without {root}.fusion.alpha=auto", f"set {root}.fusion.alpha=auto")
+        _only_defaults(tune, f"{root}.tune", f"without {root}.fusion.alpha=auto", f"set {root}.fusion.alpha=auto")
     elif settings.fusion.alpha != FusionConfig.alpha:
         key, fix = f"{root}.fusion.alpha", f"remove it, or {root}.tune.enabled"
         raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(settings.fusion.alpha), fix)
     if not reset.wanted:
-        _only_defaults(reset, f"{root}.reset", (), "without a reset", f"set {root}.reset.ratio or .set_path")
+        _only_defaults(reset, f"{root}.reset", "without a reset", f"set {root}.reset.ratio or .set_path")
     elif reset.set_path:
-        left = ("set_path", "omega")
-        _only_defaults(
-            reset, f"{root}.reset", left, "with a set, which was selected already", f"set {root}.reset.ratio"
-        )
+        when, fix = "with a set, which was selected already", f"set {root}.reset.ratio"
+        _only_defaults(reset, f"{root}.reset", when, fix, others=("set_path", "omega"))
 
 
-def _only_defaults(group: Any, root: str, others: tuple[str, ...], when: str, fix: str) -> None:
+def _only_defaults(group: Any, root: str, when: str, fix: str, others: tuple[str, ...] = ()) -> None:
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
         if f.name not in others and value != f.default:

@@ -29,7 +29,7 @@ def plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any
         "parameters_fused": plan.parameters_fused,
         "tensors_copied": len(plan.copied),
         "copied_names": [operation.name for operation in plan.copied],
-        "weight_files": len(plan.sft.headers),
+        "weight_files": len(plan.layout.headers),
         "weight_bytes": plan.weight_bytes,
         "files_copied": list(plan.side_files),
         "output_bytes": plan.output_bytes,
