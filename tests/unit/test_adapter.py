@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import apply, pieces, plan_fusion, read_inputs
-from rejuv_plugin.config import FusionConfig
+from rejuv_plugin.config import FusionConfig, ResetConfig
 from rejuv_plugin.errors import InputError
+from rejuv_plugin.report.apply import plan_record
 
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 MODULES = [Q, DOWN, "model.layers.0.mlp.up_proj"]
@@ -255,6 +256,13 @@ def test_of_two_chat_templates_the_adapters_stays(tmp_path: Path) -> None:
     assert (tmp_path / "base" / "chat_template.jinja").exists()
     assert not (tmp_path / "out" / "chat_template.jinja").exists()
     assert "its own" in (tmp_path / "out" / "tokenizer_config.json").read_text()
+
+
+def test_a_dry_run_counts_the_files_that_are_written(tmp_path: Path) -> None:
+    make(tmp_path)
+    plan = plan_fusion(str(tmp_path / "base"), str(tmp_path / "adapter"), FusionConfig(0.4))
+    files = list((tmp_path / "base").glob("*.safetensors"))
+    assert plan_record(plan, ResetConfig(), tmp_path / "out")["weight_files"] == len(files) > 1
 
 
 def test_without_a_vocabulary_of_its_own_an_adapter_keeps_the_bases(tmp_path: Path) -> None:
