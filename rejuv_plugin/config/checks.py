@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What fields of several settings are checked for; errors name the field alone."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -30,6 +31,27 @@ def whole(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(name, "a whole number above 0", repr(value), f"use {_default(config, name)}")
+
+
+def idle(config: Any, when: str, fix: str, *names: str, root: str = "") -> None:
+    """Refuse what would do nothing: a setting that is given means something to whoever gave it.
+
+    Args:
+        config: settings. A default is nobody's wish, and passes.
+        when: they would do nothing.
+        fix: what would give them a meaning.
+        names: of the settings that would do nothing.
+        root: before their names in the error.
+    """
+    for name in names:
+        value, default = getattr(config, name), _default(config, name)
+        if value != default:
+            raise InputError(f"{root}{name}", f"its default, {default!r}, {when}", repr(value), f"remove it, or {fix}")
+
+
+def names_of(config: Any, *but: str) -> list[str]:
+    """All settings but these."""
+    return [f.name for f in dataclasses.fields(config) if f.name not in but]
 
 
 def _default(config: Any, name: str) -> Any:

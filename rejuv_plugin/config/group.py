@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
 from ..errors import InputError
-from .checks import one_of
+from .checks import idle, names_of, one_of
 from .monitors import MonitorsConfig
 from .transform import FusionConfig, ResetConfig
 from .tuning import TuningConfig
@@ -74,7 +74,7 @@ def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> Rejuv
             with the others; named by its dotted key below ``root``.
     """
     settings = _build(RejuvenationConfig, _auto_as_setting(values), root)
-    _refuse_idle(settings, root)
+    _refuse_idle_tuning(settings, root)
     return settings
 
 
@@ -87,28 +87,13 @@ def _auto_as_setting(values: Any) -> Any:
     return {**values, "fusion": others, "tune": {**(tune or {}), "enabled": True}}
 
 
-def _refuse_idle(settings: RejuvenationConfig, root: str) -> None:
-    """A setting that is given means something to whoever gave it; its default may be anybody's."""
-    tune, reset = settings.tune, settings.reset
+def _refuse_idle_tuning(settings: RejuvenationConfig, root: str) -> None:
+    tune, alpha, auto = settings.tune, settings.fusion.alpha, f"{root}.fusion.alpha=auto"
     if not tune.enabled:
-        _only_defaults(tune, f"{root}.tune", f"without {root}.fusion.alpha=auto", f"set {root}.fusion.alpha=auto")
-    elif settings.fusion.alpha != FusionConfig.alpha:
+        idle(tune, f"without {auto}", f"set {auto}", *names_of(tune), root=f"{root}.tune.")
+    elif alpha != FusionConfig.alpha:
         key, fix = f"{root}.fusion.alpha", f"remove it, or {root}.tune.enabled"
-        raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(settings.fusion.alpha), fix)
-    if not reset.wanted:
-        _only_defaults(reset, f"{root}.reset", "without a reset", f"set {root}.reset.ratio or .set_path")
-    elif reset.set_path:
-        when, fix = "with a set, which was selected already", f"set {root}.reset.ratio"
-        _only_defaults(reset, f"{root}.reset", when, fix, others=("set_path", "omega"))
-
-
-def _only_defaults(group: Any, root: str, when: str, fix: str, others: tuple[str, ...] = ()) -> None:
-    for f in dataclasses.fields(group):
-        value = getattr(group, f.name)
-        if f.name not in others and value != f.default:
-            raise InputError(
-                f"{root}.{f.name}", f"its default, {f.default!r}, {when}", repr(value), f"remove it, or {fix}"
-            )
+        raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(alpha), fix)
 
 
 def _build(cls: Any, values: Any, root: str) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import InputError
-from .checks import is_number, one_of, whole
+from .checks import idle, is_number, names_of, one_of, whole
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class FusionConfig:
             raise InputError("method", "linear with noise or towards", self.method, "one at a time")
         if not is_number(self.density) or not 0.0 < self.density <= 1.0:
             raise InputError("density", "a number above 0 and up to 1", repr(self.density), "use 0.2")
+        if self.method == "linear":
+            idle(self, "with method linear", "use method ties or dare", "density")
         _ = self.alphas
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
         for name in ("alpha", "noise", "density"):
@@ -184,6 +186,13 @@ class ResetConfig:
             raise InputError(
                 "ratio", "a ratio above 0 with calibration data", "0", "use 0.01, as the paper does, or drop the data"
             )
+        if not self.wanted:
+            idle(self, "without a reset", "set a ratio or a set", *names_of(self))
+        elif self.set_path:
+            selected = names_of(self, "set_path", "omega")
+            idle(self, "with a set, which was selected already", "set a ratio in its place", *selected)
+        elif self.calibration:
+            idle(self, "with calibration data, which are all used", "drop the data", "examples")
 
     @property
     def wanted(self) -> bool:

@@ -104,7 +104,19 @@ def test_the_group_as_hydra_stores_it() -> None:
         ({"base_path": "b", "tune": {"step": True}}, {}, "rejuvenation.tune.step", "expected float, got True"),
         ({"base_path": "b", "monitors": {"sample": True}}, {}, "rejuvenation.monitors.sample", "expected int"),
         ({"base_path": "b", "reset": {"omega": 0.5}}, {}, "rejuvenation.reset.omega", "1.0, without a reset, got 0.5"),
-        ({"base_path": "b", "reset": {"cap": 0.1}}, {}, "rejuvenation.reset.cap", "set rejuvenation.reset.ratio"),
+        ({"base_path": "b", "reset": {"cap": 0.1}}, {}, "rejuvenation.reset.cap", "set a ratio or a set"),
+        (
+            {"base_path": "b", "fusion": {"density": 0.3}},
+            {},
+            "rejuvenation.fusion.density",
+            "0.2, with method linear, got",
+        ),
+        (
+            {"base_path": "b", "reset": {"ratio": 0.1, "calibration": "c.jsonl", "examples": 8}},
+            {},
+            "rejuvenation.reset.examples",
+            "64, with calibration data, which are all used, got 8",
+        ),
         (
             {"base_path": "b", "reset": {"set_path": "s", "omega": 0.5, "positions": 4}},
             {},

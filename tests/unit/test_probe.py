@@ -294,6 +294,8 @@ BAD = [
     (("--reset-ratio", "nan"), "--reset-ratio", "[0, 1]"),
     (("--omega", "2"), "--omega", "[0, 1]"),
     (("--positions", "0"), "--positions", "above 0"),
+    (("--omega", "0.5"), "--omega", "1.0, without a reset"),
+    (("--density", "0.5"), "--density", "0.2, with method linear"),
     (("--rule", "mean"), "--rule", "union or aggregate"),
     (("--select", "worst"), "--select", "top or bottom or random"),
     (("--ranking", "both"), "--ranking", "absolute or signed"),

@@ -14,7 +14,8 @@ from .layer_map import layer_map
 from .meaning import OURS, Meanings, base_of, hidden
 from .run import Run
 
-_PAIR = ("actor/plasticity/update_ratio", "actor/grad_norm")
+# A run has one of the two ratios: of updates in 32 bits or in 16.
+_RATIOS, _NORM = ("actor/plasticity/update_ratio", "actor/plasticity/update_ratio_rounded"), "actor/grad_norm"
 _PASS, _FLOOR = "training/plasticity/pass_rate", "training/plasticity/pass_rate_floor"
 
 # Alarms whose level is a value of the metric itself, and can be drawn as a line.
@@ -46,7 +47,7 @@ SECTIONS = (
     Section(
         "Updates and gradients",
         "A gradient norm alone says nothing good: it was higher on policies that stalled. See the update ratio too.",
-        (*_PAIR, "actor/plasticity/grad", "actor/plasticity/update", "actor/plasticity/changed"),
+        (_NORM, "actor/plasticity/grad", "actor/plasticity/update", "actor/plasticity/changed"),
     ),
     Section(
         "Certainty of the policy",
@@ -71,9 +72,9 @@ SECTIONS = (
 
 def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: int) -> list[str]:
     """HTML figures of one section over the metrics ``names``, with at most ``most`` points a curve."""
-    pair = all(name in names for name in _PAIR)
-    together = {*(_PAIR if pair else ()), *((_FLOOR,) if _PASS in names else ())}
-    groups = [("Update ratio and gradient norm, the pair", [*_PAIR])] if pair else []
+    pair = [*(name for name in _RATIOS if name in names), _NORM]
+    groups = [("Update ratio and gradient norm, together", pair)] if len(pair) > 1 and _NORM in names else []
+    together = {*(groups[0][1] if groups else ()), *((_FLOOR,) if _PASS in names else ())}
     groups += [(_title(name), [name]) for name in names if name not in together]
     found = []
     for index, (title, group) in enumerate(groups):
