@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from rejuv_plugin.config import defaults
 from rejuv_plugin.integrations.verl.driver_check import checked
-from rejuv_plugin.integrations.verl.job import job_of
+from rejuv_plugin.integrations.verl.job import job_of, run_directory
 from rejuv_plugin.integrations.verl.monitors.probe_set import probe_set_of
 
 MODEL, BASE, CACHE = "actor_rollout_ref.model.path", "rejuvenation.base_path", "rejuvenation.cache_dir"
@@ -154,18 +154,44 @@ def test_the_probe_set_of_an_adapter_is_told_by_its_base(tmp_path: Path) -> None
     assert len(probe_set_of(job)) == 1
 
 
-def test_an_adapter_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_pair(tmp_path)
-    shutil.rmtree(tmp_path / "sft")
-    (tmp_path / "sft").mkdir()
+def make_adapter(root: Path) -> None:
+    """A base with a LoRA adapter as the SFT checkpoint."""
+    make_pair(root)
+    shutil.rmtree(root / "sft")
+    (root / "sft").mkdir()
     entries = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "bias": "none", "target_modules": ["q_proj"]}
-    (tmp_path / "sft" / "adapter_config.json").write_text(json.dumps(entries))
+    (root / "sft" / "adapter_config.json").write_text(json.dumps(entries))
     module = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     factors = {f"{module}A.weight": torch.ones(2, 32), f"{module}B.weight": torch.ones(32, 2)}
-    save_file(factors, tmp_path / "sft" / "adapter_model.safetensors")
+    save_file(factors, root / "sft" / "adapter_model.safetensors")
+
+
+def test_an_adapter_is_no_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_adapter(tmp_path)
     says = "rejuvenated, with a LoRA adapter as the SFT checkpoint, got 'sft'. Fix: merge the adapter into its base"
     assert_ends_with(configuration(tmp_path, ref="sft"), tmp_path, capsys, "rejuvenation.ref", says)
     checked(lambda *_: None)(configuration(tmp_path), False, False)
+
+
+def test_an_adapter_of_a_base_that_is_a_hub_name_is_left_to_the_trainer(tmp_path: Path) -> None:
+    make_adapter(tmp_path)
+    checked(lambda *_: None)(configuration(tmp_path, base_path="an-organisation/a-model"), False, False)
+
+
+@pytest.mark.parametrize("mode", ["disk", "worker"])
+def test_a_cache_inside_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    make_pair(tmp_path)
+    config = configuration(tmp_path, mode=mode, cache_dir=str(tmp_path / "sft" / "cache"))
+    assert_ends_with(config, tmp_path, capsys, CACHE, "outside")
+
+
+def test_the_run_is_where_verl_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell leaves the ~ of an override as it is, and so does verl."""
+    monkeypatch.chdir(tmp_path)
+    config = configuration(tmp_path)
+    config.trainer.default_local_dir = "~/run"
+    assert run_directory(config) == tmp_path / "~" / "run"
+    assert job_of(config).cache_dir == str(tmp_path / "~" / "run" / "rejuvenated")
 
 
 def test_stopping_on_alarms_that_are_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from .. import ray_shards, shared_disk
 from . import kept_neurons, probe_task, run_record, tripwire, tuning
 from .job import MODEL_PATH, Job
 from .outcome import Outcome
-from .planning import RESET_KEY, plan_of
+from .planning import CACHE_KEY, RESET_KEY, plan_of
 from .progress_lines import ProgressLines
 from .summary import Summary
 
@@ -35,10 +35,10 @@ def apply(job: Job, config: Any) -> Outcome:
     plan, found, choice = plan_of(job), None, None
     if len(nodes := ray_shards.nodes()) > 1:
         # Before any work: workers there could not load what is made here.
-        shared_disk.check_shared(job.cache_dir, nodes, "rejuvenation.cache_dir")
+        shared_disk.check_shared(job.cache_dir, nodes, CACHE_KEY)
+    # Room, before the longer part of the work.
+    check_cache(plan, job.cache_dir, CACHE_KEY)
     if job.settings.reset.ratio:
-        # Room, before the longer part of the work.
-        check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
         found = _find_neurons(plan, job, config)
     if job.tunes_on:
         choice = tuning.choose(job, config, plan, found.chosen if found else None)
@@ -48,7 +48,7 @@ def apply(job: Job, config: Any) -> Outcome:
     result = materialise(
         plan,
         job.cache_dir,
-        key="rejuvenation.cache_dir",
+        key=CACHE_KEY,
         progress=ProgressLines(),
         approve=lambda key: run_record.check(config, key, job.settings.ref),
         # Before any worker takes the nodes; the cache is on a disk that all of them see.
@@ -107,7 +107,7 @@ def _entropies(found: Found, result: Materialised, job: Job) -> dict[str, float]
         found.settings,
         job.cache_dir,
         key=RESET_KEY,
-        cache_key="rejuvenation.cache_dir",
+        cache_key=CACHE_KEY,
         progress=ProgressLines(),
         device=found.settings.device,
     )

@@ -45,18 +45,23 @@ def check(config: Any) -> None:
     if job is None:
         return
     from ...checkpoint import check_cache, is_hub_name, read_checkpoint
+    from ...checkpoint.adapter import is_adapter
+    from ...checkpoint.cache import check_place
+    from ...checkpoint.source import locate
     from .monitors.probe_set import probe_set_of
-    from .planning import plan_of
+    from .planning import CACHE_KEY, plan_of
 
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
     sides = {MODEL_PATH: job.sft_path, "rejuvenation.base_path": str(job.settings.base_path)}
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
     if here == sides:
         plan = plan_of(job)
-        if job.settings.mode == "disk":
-            check_cache(plan, job.cache_dir, "rejuvenation.cache_dir")
+        # Worker mode keeps little there; disk mode a checkpoint.
+        check_it = check_cache if job.settings.mode == "disk" else check_place
+        check_it(plan, job.cache_dir, CACHE_KEY)
         probe_set_of(job)
     else:
         for key, name in here.items():
-            read_checkpoint(name, key)
+            if not (key == MODEL_PATH and is_adapter(locate(name, key))):
+                read_checkpoint(name, key)
     tripwire.arm(config)

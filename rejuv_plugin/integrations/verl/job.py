@@ -4,6 +4,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -56,8 +57,8 @@ def job_of(config: Any) -> Job | None:
         from .worker_mode.refuse import refuse
 
         refuse(config, settings, _uses_lora(config))
-    cache_dir = settings.cache_dir or os.path.join(config.trainer.default_local_dir, "rejuvenated")
-    cache_dir = os.path.abspath(os.path.expanduser(cache_dir))
+    given = settings.cache_dir
+    cache_dir = os.path.abspath(os.path.expanduser(given)) if given else str(run_directory(config) / "rejuvenated")
     prompts = _prompts(config)
     return Job(
         settings,
@@ -67,6 +68,11 @@ def job_of(config: Any) -> Job | None:
         str(config.trainer.get("device") or "cuda"),
         _tunes_on(config, settings, prompts) if settings.tune.enabled else None,
     )
+
+
+def run_directory(config: Any) -> Path:
+    """``trainer.default_local_dir``, absolute. As verl takes it: a ``~`` is a name like any other."""
+    return Path(os.path.abspath(config.trainer.default_local_dir))
 
 
 def _prompts(config: Any) -> Prompts:

@@ -8,6 +8,7 @@ from ...errors import InputError
 from ...probe.measure import check_inputs
 from .job import MODEL_PATH, Job
 
+CACHE_KEY = "rejuvenation.cache_dir"
 RESET_KEY = "rejuvenation.reset."
 TUNE_KEY = "rejuvenation.tune."
 SET_KEY = f"{RESET_KEY}set_path"

@@ -9,10 +9,11 @@ verl builds the reference from a copy of the actor's model config, so without th
 from functools import partial
 from typing import Any
 
-import ray
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.fs import copy_to_local
 from verl.workers.engine_workers import ActorRolloutRefWorker
+
+from .workers import extended
 
 
 class SFTReferenceMixin:
@@ -31,14 +32,7 @@ def with_sft_reference(role_worker_mapping: dict[Any, Any]) -> dict[Any, Any]:
     Args:
         role_worker_mapping: verl's ``role -> Ray actor class``; not changed. Other workers (the critic) stay.
     """
-    return {role: _extended(actor_class) for role, actor_class in role_worker_mapping.items()}
-
-
-def _extended(actor_class: Any) -> Any:
-    worker = actor_class.__ray_actor_class__  # the user's class under Ray's wrapper, as verl unwraps it too
-    if not issubclass(worker, ActorRolloutRefWorker):
-        return actor_class
-    return ray.remote(type(worker.__name__, (SFTReferenceMixin, worker), {"__module__": __name__}))
+    return extended(role_worker_mapping, {ActorRolloutRefWorker: SFTReferenceMixin})
 
 
 def _build_from(worker_cls: Any, path: str, config: Any) -> Any:

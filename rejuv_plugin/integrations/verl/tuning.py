@@ -12,6 +12,7 @@ from ...neurons.reset_set import ResetSet
 from ...tune.data import Data
 from . import probe_task, run_record
 from .job import Job
+from .planning import CACHE_KEY
 from .planning import TUNE_KEY as KEY
 from .progress_lines import ProgressLines
 
@@ -65,7 +66,7 @@ def search(
         question,
         settings,
         cache_dir,
-        cache_key="rejuvenation.cache_dir",
+        cache_key=CACHE_KEY,
         fusion_alone=not resets,
         progress=ProgressLines(),
     )

@@ -11,7 +11,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
-from .engine import distributed_optimizers, is_megatron
+from ..engine import is_megatron
+from .engine import distributed_optimizers
 
 Gradients = Iterator[tuple[str, Tensor]]
 _MCORE_LAYER = re.compile(r"(.*\bdecoder\.layers\.)(\d+)(\..*)")

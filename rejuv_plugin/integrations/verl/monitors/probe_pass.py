@@ -18,7 +18,7 @@ from ....monitors.neurons import NeuronMonitor
 from ....monitors.probed import ProbeSetMonitor
 from ....monitors.representation import RankMonitor
 from ....probe.dialogue import Example
-from .engine import is_megatron
+from ..engine import is_megatron
 from .guarded import Guard
 from .probe_run import ProbeRun, of_responses
 from .sharpness import OfEngine

@@ -14,7 +14,7 @@ from ....errors import InputError
 from ....monitors.monitor import Sums
 from ....monitors.tokens import TokensMonitor
 from ....ops.distribution import entropy_and_top1, moments, rebased
-from .engine import is_megatron
+from ..engine import is_megatron
 from .guarded import Guard
 
 _ENTROPY, _TOP1 = "rejuvenation_entropy", "rejuvenation_top1"

@@ -3,7 +3,6 @@
 """Plasticity as the trainer sees it: asks the workers after each step, adds what the batch tells, and keeps it all."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from ....monitors.history import ALARMS, PLASTICITY, History, step_record
 from ....monitors.metric import ACTOR, TRAINER
 from ....monitors.monitor import Values, is_due
 from ....probe.dialogue import Example
-from ..job import Job
+from ..job import Job, run_directory
 from .probe_set import probe_set_of
 from .worker import Watching, with_monitors
 
@@ -53,7 +52,7 @@ class Watch:
         self._settings = job.settings.monitors
         self._base_path = str(job.settings.base_path)
         self._examples: Sequence[Example] = probe_set_of(job)
-        self._directory = Path(os.path.abspath(os.path.expanduser(config.trainer.default_local_dir)))
+        self._directory = run_directory(config)
         self._compared = OmegaConf.select(config, "algorithm.adv_estimator") in COMPARING
         self._alarms = Alarms() if self._settings.alarms else None
         self._entropy_at_start: float | None = None

@@ -12,7 +12,8 @@ from torch.distributed.fsdp._common_utils import HandleTrainingState, TrainingSt
 from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
-from .engine import distributed_optimizers, is_megatron
+from ..engine import is_megatron
+from .engine import distributed_optimizers
 
 
 @dataclass(frozen=True)

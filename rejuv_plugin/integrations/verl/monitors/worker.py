@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from verl.single_controller.base.decorator import Dispatch, register
@@ -21,6 +20,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from ....config import MonitorsConfig
 from ....monitors.monitor import Monitor
 from ....probe.dialogue import Example
+from ..workers import extended
 from . import gradients, tokens
 from .hub import Hub, Maker, Report
 from .probe_pass import probe_monitors
@@ -101,13 +101,4 @@ class MonitoredActor:
 
 def with_monitors(role_worker_mapping: dict[Any, Any], watching: Watching) -> dict[Any, Any]:
     """The mapping with every actor's worker class extended; verl's ``role -> Ray actor class``, not changed."""
-    return {role: _extended(actor_class, watching) for role, actor_class in role_worker_mapping.items()}
-
-
-def _extended(actor_class: Any, watching: Watching) -> Any:
-    worker = actor_class.__ray_actor_class__  # the user's class under Ray's wrapper, as verl unwraps it too
-    if not issubclass(worker, ActorRolloutRefWorker):
-        return actor_class
-    # The module is not where the class could be found again, so it travels by value.
-    attributes = {"__module__": __name__, "plasticity_watching": watching}
-    return ray.remote(type(worker.__name__, (MonitoredActor, worker), attributes))
+    return extended(role_worker_mapping, {ActorRolloutRefWorker: MonitoredActor}, plasticity_watching=watching)

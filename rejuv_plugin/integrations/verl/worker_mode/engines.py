@@ -18,6 +18,7 @@ from ....checkpoint import Plan, cores
 from ....errors import InputError
 from ....loading import Values, serving
 from ....ops.drift import Drift
+from ..engine import is_megatron
 from ..job import MODEL_PATH
 
 
@@ -43,7 +44,7 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
         A record that is filled when the engine is initialised.
     """
     loaded = Loaded()
-    build = "_build_megatron_module" if hasattr(engine, "_build_megatron_module") else "_build_module"
+    build = "_build_megatron_module" if is_megatron(engine) else "_build_module"
     original = getattr(engine, build)
 
     @functools.wraps(original)

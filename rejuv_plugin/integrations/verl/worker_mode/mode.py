@@ -12,7 +12,7 @@ from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
 from ....checkpoint import Plan, is_hub_name, plan_reset, reset_file
-from ....checkpoint.cache import make_directory, read_inputs_once
+from ....checkpoint.cache import check_place, make_directory, read_inputs_once
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
 from ....checkpoint.stream import Shard, layer_group
@@ -22,15 +22,13 @@ from ....probe.cache import set_path
 from ....probe.dialogue import examples_of
 from ....probe.measure import input_digests
 from .. import kept_neurons, run_record, tripwire
-from ..job import Job
+from ..job import Job, run_directory
 from ..outcome import Outcome
-from ..planning import RESET_KEY, SET_KEY, plan_of
+from ..planning import CACHE_KEY, RESET_KEY, SET_KEY, plan_of
 from ..progress_lines import ProgressLines
 from ..summary import Summary
 from .start import Search, Start, fingerprint
 from .worker import with_start
-
-_CACHE_KEY = "rejuvenation.cache_dir"
 
 
 def begin(job: Job, config: Any) -> "WorkerMode":
@@ -41,9 +39,10 @@ def begin(job: Job, config: Any) -> "WorkerMode":
     Raises:
         InputError: bad input, or a resumed run that started from other weights.
     """
-    cache = make_directory(job.cache_dir, _CACHE_KEY)
     plan = plan_of(job)
-    inputs = read_inputs_once(plan, cache, _CACHE_KEY, ProgressLines())
+    check_place(plan, job.cache_dir, CACHE_KEY)
+    cache = make_directory(job.cache_dir, CACHE_KEY)
+    inputs = read_inputs_once(plan, cache, CACHE_KEY, ProgressLines())
     search = keep_at = None
     reset = job.settings.reset
     if reset.ratio:
@@ -51,7 +50,7 @@ def begin(job: Job, config: Any) -> "WorkerMode":
         keep_at = set_path(cache, reset, digests)
         chosen = kept_neurons.of_run(config, reset)
         if chosen is None and keep_at.exists():
-            chosen = reset_file.load(keep_at, _CACHE_KEY)
+            chosen = reset_file.load(keep_at, CACHE_KEY)
         if chosen:
             plan = plan_reset(plan, chosen, reset.omega, SET_KEY)
         else:
@@ -136,8 +135,7 @@ class WorkerMode(Outcome):
 
     def _record(self, said: dict[str, Any]) -> None:
         """``rejuvenation-<16 digits>.json`` beside the run's checkpoints; the first one stays."""
-        folder = Path(os.path.abspath(os.path.expanduser(self._config.trainer.default_local_dir)))
-        path = folder / f"rejuvenation-{said['key'][:16]}.json"
+        path = run_directory(self._config) / f"rejuvenation-{said['key'][:16]}.json"
         if not path.exists():
             write_text(path, json.dumps(said, indent=1, allow_nan=False) + "\n")
 

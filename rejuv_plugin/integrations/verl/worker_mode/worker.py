@@ -8,10 +8,10 @@ A worker class is sent to the nodes by value, with the `Start` as an attribute.
 from functools import partial
 from typing import Any
 
-import ray
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
+from ..workers import extended
 from .beginning import Beginning
 from .start import Start
 
@@ -60,14 +60,5 @@ def with_start(role_worker_mapping: dict[Any, Any], start: Start) -> dict[Any, A
         role_worker_mapping: verl's ``role -> Ray actor class``; not changed.
         start: what they start from.
     """
-    return {role: _extended(actor_class, start) for role, actor_class in role_worker_mapping.items()}
-
-
-def _extended(actor_class: Any, start: Start) -> Any:
-    worker = actor_class.__ray_actor_class__  # the user's class under Ray's wrapper, as verl unwraps it too
-    if not issubclass(worker, (ActorRolloutRefWorker, TrainingWorker)):
-        return actor_class
-    mixin = ActorStart if issubclass(worker, ActorRolloutRefWorker) else CriticStart
-    # The module is not where the class could be found again, so it travels by value.
-    attributes = {"__module__": __name__, "rejuvenation_start": start}
-    return ray.remote(type(worker.__name__, (mixin, worker), attributes))
+    mixins = {ActorRolloutRefWorker: ActorStart, TrainingWorker: CriticStart}
+    return extended(role_worker_mapping, mixins, rejuvenation_start=start)
