@@ -34,6 +34,9 @@ def locate(name: str, key: str) -> Path:
         return path.resolve()
     if path.exists():
         raise InputError(key, "a directory or a hub name", f"{name}, which is a file", "give the directory it lies in")
+    if "://" in name:
+        fix = "download it to a disk that all nodes see, and give that directory"
+        raise InputError(key, "a directory or a hub name", f"the address {name!r}", fix)
     if not is_hub_name(name):
         raise InputError(key, "a directory or a hub name", f"{name!r}, which does not exist", f"check {key}")
     # Imported late: a local path, the common case, must not pay for the hub client.

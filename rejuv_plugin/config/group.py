@@ -60,6 +60,12 @@ class RejuvenationConfig:
         one_of("mode", self.mode, ("disk", "worker"))
         one_of("ref", self.ref, ("rejuvenated", "sft"))
 
+    @property
+    def tokenizes(self) -> bool:
+        """Whether it needs prompts of its own: to choose alpha, to find neurons, or as the probe set."""
+        probes = self.monitors.enabled and self.monitors.probe_set.data
+        return bool(self.tune.enabled or self.reset.ratio or probes)
+
 
 def defaults() -> dict[str, Any]:
     """The settings a user sees before setting any, as plain nested dicts (``base_path`` is None)."""

@@ -39,7 +39,8 @@ def read(root: Path, info: TensorInfo, at: Tensor) -> Tensor:
     dtype = getattr(torch, TORCH_DTYPES[info.dtype])
     size = dtype.itemsize
     parts = []
-    with (root / info.file).open("rb") as file:
+    # A shared file system may ask for a buffer of megabytes, which each run would fill.
+    with (root / info.file).open("rb", buffering=0) as file:
         whole = len(at) == info.elements
         for start, count in [(0, len(at))] if whole else [(int(first), RUN) for first in at[::RUN]]:
             file.seek(info.start + start * size)

@@ -131,6 +131,46 @@ def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, 
     probe_reference.assert_same_training(alone, probed)
 
 
+def train_after_a_pass_that_fails(path: Path, strategy: str, config: dict, fails: str) -> tuple[dict, dict, list[str]]:
+    """Weights as streamed after a look, and after two steps more; and who failed. Half way through the look's
+    ``forward`` or ``backward`` all ranks raise."""
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+
+    engine = engines.build(path, strategy, lr=1e-3, **config)
+    engine.initialize()
+    probe_on_rank.update(engine, EXAMPLES)
+    hooks, second = [], [module for name, module in engine.module.named_modules() if name.endswith(".mlp")][1]
+
+    def fail(*_: object) -> None:
+        hooks.pop().remove()
+        raise ArithmeticError("half way")
+
+    if fails == "forward":
+        hooks.append(second.register_forward_pre_hook(fail))
+    elif fails == "backward":
+        hooks.append(second.register_full_backward_pre_hook(fail))
+    failed = probe_on_rank.outcomes(engine, EXAMPLES, passes=1) if fails else {}
+    streamed = engines.exported(engine)
+    for _ in range(2):
+        probe_on_rank.update(engine, EXAMPLES)
+    return streamed, engines.exported(engine), [name for name, error in failed.items() if "half way" in error]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "config"), [("fsdp", {}), ("fsdp", OFFLOADED), ("fsdp2", {}), ("fsdp2", OFFLOADED)], ids=str
+)
+def test_training_goes_on_after_a_pass_that_failed(server: Server, models: dict, strategy: str, config: dict) -> None:
+    path, _ = models["mistral"]
+    (streamed, trained, _), *_ = server.run(train_after_a_pass_that_fails, 2, path, strategy, config, "")
+    for fails in ("forward", "backward"):
+        for *found, failed in server.run(train_after_a_pass_that_fails, 2, path, strategy, config, fails):
+            assert failed == ["probe", "neurons", "ranks", "attention"]
+            for weights, expected in zip(found, (streamed, trained), strict=True):
+                assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
 def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: dict) -> None:
     path, _ = models["llama-biases"]
     for outcome, calls in server.run(look_with_a_hook_that_fails, 1, path):

@@ -178,6 +178,24 @@ def test_an_adapter_of_a_base_that_is_a_hub_name_is_left_to_the_trainer(tmp_path
     checked(lambda *_: None)(configuration(tmp_path, base_path="an-organisation/a-model"), False, False)
 
 
+def test_an_address_is_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pair(tmp_path)
+    config = configuration(tmp_path, base_path="hdfs://cluster/models/base")
+    assert_ends_with(config, tmp_path, capsys, BASE, "the address 'hdfs://cluster/models/base'. Fix: download it")
+
+
+def test_what_a_machine_that_submits_jobs_does_not_see_is_left_to_the_trainer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pair(tmp_path)
+    shutil.rmtree(tmp_path / "sft")
+    assert_ends_with(configuration(tmp_path), tmp_path, capsys, MODEL, "which does not exist")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    checked(lambda *_: None)(configuration(tmp_path), False, False)
+    edited("base", quantization_config={"quant_method": "fp8"})(tmp_path)
+    assert_ends_with(configuration(tmp_path), tmp_path, capsys, BASE, "quanti")
+
+
 @pytest.mark.parametrize("mode", ["disk", "worker"])
 def test_a_cache_inside_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str) -> None:
     make_pair(tmp_path)

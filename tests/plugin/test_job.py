@@ -68,6 +68,10 @@ def test_settings_that_mean_something_pass(group: dict) -> None:
     assert job_of(config_with({"base_path": "b"} | group))
 
 
+def test_another_chat_template_passes_where_nothing_is_tokenized() -> None:
+    assert job_of(config_with({"base_path": "b"}, actor_rollout_ref__model__custom_chat_template="{{ messages }}"))
+
+
 def test_patterns_pass_hydra_s_grammar_without_quotes() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -186,6 +190,18 @@ def test_the_group_as_hydra_stores_it() -> None:
             {"actor_rollout_ref__actor__strategy": "automodel", "actor_rollout_ref__ref__strategy": FROM_ACTOR},
             "rejuvenation.ref",
             "strategy=automodel",
+        ),
+        (
+            {"base_path": "b", "reset": {"ratio": 0.01}},
+            {"actor_rollout_ref__model__custom_chat_template": "{{ messages }}"},
+            "actor_rollout_ref.model.custom_chat_template",
+            "Fix: save tokenizer and chat template in the directory of actor_rollout_ref.model.path",
+        ),
+        (
+            {"base_path": "b", "monitors": {"probe_set": {"data": "p.jsonl"}}},
+            {"actor_rollout_ref__model__tokenizer_path": "elsewhere"},
+            "actor_rollout_ref.model.tokenizer_path",
+            "got 'elsewhere'",
         ),
         ({"base_path": "b"}, {"actor_rollout_ref__model__path": "???"}, "actor_rollout_ref.model.path", "SFT"),
     ],

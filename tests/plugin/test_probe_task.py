@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+import torch
 
 from rejuv_plugin.config import ResetConfig
 from rejuv_plugin.errors import InputError
+from rejuv_plugin.integrations.verl import probe_task
 from rejuv_plugin.integrations.verl.probe_task import placed, run
 
 
@@ -51,6 +53,18 @@ def test_on_the_cpu_a_task_has_the_nodes_free_cpus(monkeypatch: pytest.MonkeyPat
     _, threads, _ = run(where, device="cpu")
     # The environment of the tests may have a say of its own, as a user's may.
     assert threads == os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+
+def test_of_several_visible_gpus_a_task_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are none here: torch's part is played."""
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: ["3"])
+    assert probe_task._on_its_gpu(sum, [1, 2]) == 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert probe_task._on_its_gpu(sum, [1, 2]) == 3
+    assert taken == [3], "alone it has the number 0"
 
 
 def test_what_a_task_raises() -> None:

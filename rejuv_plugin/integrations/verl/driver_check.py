@@ -3,10 +3,14 @@
 """Bad input ends the command before Ray starts, with one line and exit code 2."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from ...errors import InputError
 from . import tripwire
@@ -54,14 +58,25 @@ def check(config: Any) -> None:
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
     sides = {MODEL_PATH: job.sft_path, "rejuvenation.base_path": str(job.settings.base_path)}
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
+    elsewhere = _trains_elsewhere(config)
+    if elsewhere:
+        here = {key: name for key, name in here.items() if Path(name).expanduser().exists()}
     if here == sides:
         plan = plan_of(job)
-        # Worker mode keeps little there; disk mode a checkpoint.
-        check_it = check_cache if job.settings.mode == "disk" else check_place
-        check_it(plan, job.cache_dir, CACHE_KEY)
+        if job.settings.mode == "worker":
+            check_place(plan, job.cache_dir, CACHE_KEY)
+        elif not elsewhere:
+            check_cache(plan, job.cache_dir, CACHE_KEY)
         probe_set_of(job)
     else:
         for key, name in here.items():
             if not (key == MODEL_PATH and is_adapter(locate(name, key))):
                 read_checkpoint(name, key)
     tripwire.arm(config)
+
+
+def _trains_elsewhere(config: Any) -> bool:
+    """Whether this may be a machine that does not see the trainer's disks, as those that jobs are submitted from. The
+    trainer checks all once more."""
+    address = OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS")
+    return address not in (None, "local")

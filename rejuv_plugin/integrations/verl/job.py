@@ -53,6 +53,8 @@ def job_of(config: Any) -> Job | None:
     if not sft_path or OmegaConf.is_missing(config.actor_rollout_ref.model, "path"):
         raise InputError(MODEL_PATH, "the SFT checkpoint", repr(sft_path), f"set {MODEL_PATH} as without the plugin")
     _refuse(config, settings)
+    if settings.tokenizes:
+        _refuse_other_prompts(config, str(sft_path))
     if settings.mode == "worker":
         from .worker_mode.refuse import refuse
 
@@ -158,6 +160,20 @@ def _refuse(config: Any, settings: RejuvenationConfig) -> None:
             "'sft'",
             "set rejuvenation.ref=rejuvenated, or another strategy",
         )
+
+
+def _refuse_other_prompts(config: Any, sft_path: str) -> None:
+    """The plugin's own prompts are rendered as the SFT checkpoint says; verl's would then be others."""
+    for name in ("tokenizer_path", "custom_chat_template"):
+        key = f"actor_rollout_ref.model.{name}"
+        value = OmegaConf.select(config, key)
+        if value is not None and value != sft_path:
+            raise InputError(
+                key,
+                "null, with alpha=auto, a reset ratio or a probe set: their prompts are the SFT checkpoint's",
+                repr(value)[:80],
+                f"save tokenizer and chat template in the directory of {MODEL_PATH}",
+            )
 
 
 def _uses_lora(config: Any) -> bool:

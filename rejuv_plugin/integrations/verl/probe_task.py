@@ -71,9 +71,9 @@ def run(function: Callable[..., T], *args: Any, device: str, device_key: str = R
         resources = {"num_cpus": max(1, min(os.cpu_count() or 1, int(free.get("CPU", 1))))}
     here = NodeAffinitySchedulingStrategy(node, soft=True)
     # Not once more after a failure: the same would happen, after the same time.
-    task = ray.remote(**resources, max_calls=1, max_retries=0, scheduling_strategy=here)(function)
+    task = ray.remote(**resources, max_calls=1, max_retries=0, scheduling_strategy=here)(_on_its_gpu)
     try:
-        return ray.get(task.remote(*args, **kwargs))
+        return ray.get(task.remote(function, *args, **kwargs))
     except ray.exceptions.RayTaskError as error:
         # The user's error is one line; Ray's adds the traceback of another process.
         if isinstance(error.cause, FileNotFoundError):
@@ -87,6 +87,16 @@ def run(function: Callable[..., T], *args: Any, device: str, device_key: str = R
     finally:
         if device == "cuda":
             _wait_for_gpus(gpus)
+
+
+def _on_its_gpu(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """With ``RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES`` a task sees all GPUs of its node, and may have but one."""
+    if gpus := ray.get_gpu_ids():
+        import torch
+
+        if torch.cuda.device_count() > len(gpus):
+            torch.cuda.set_device(int(gpus[0]))
+    return function(*args, **kwargs)
 
 
 def _wait_for_gpus(count: float) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from verl.utils.device import get_device_id
 
 from ....config import MonitorsConfig
+from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.likelihood import LikelihoodMonitor
 from ....monitors.monitor import Monitor
@@ -23,6 +24,7 @@ from .guarded import Guard
 from .probe_run import ProbeRun, of_responses
 from .sharpness import OfEngine
 from .sites import Sites, Watched
+from .weight_shards import recover
 
 
 def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsConfig) -> list[Monitor]:
@@ -34,6 +36,13 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
         examples: from `probe.probe_set.read_probe_set`.
         config: which are on, and how often.
     """
+    if "mrope_section" in _rotary(engine):
+        raise InputError(
+            "rejuvenation.monitors.probe_set.data",
+            "null, with a model whose positions have three coordinates",
+            type(engine.model_config.hf_config).__name__,
+            "leave it out; the monitors of tokens, gradients and weights remain",
+        )
     sites = _sites(engine)
     shape, device = sites.shape, torch.device(get_device_id())
     run = ProbeRun(engine, sites, examples, device)
@@ -48,6 +57,12 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
     if config.attention:
         probe.add(AttentionMonitor(shape.layers, device, probe.look, every))
     return [*probe.monitors.values(), *([OfEngine(run, every)] if config.sharpness else [])]
+
+
+def _rotary(engine: Any) -> dict:
+    """Settings of the rotary embedding, under the name of transformers 5 or of 4."""
+    config = engine.model_config.hf_config.get_text_config()
+    return getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
 
 
 def _sites(engine: Any) -> Sites:
@@ -101,7 +116,12 @@ class ProbePass:
         backward = "neurons" in self.monitors
         watched = Watched(*map(self._watched, ("neurons", "ranks", "attention")))
         with engine.train_mode() if backward else engine.eval_mode():
-            self._probe.run(self._outputs, watched, entropies="probe" in self.monitors, backward=backward)
+            try:
+                self._probe.run(self._outputs, watched, entropies="probe" in self.monitors, backward=backward)
+            except Exception:
+                # Else FSDP could not stream its weights after this, nor train.
+                recover(engine)
+                raise
 
     def _watched(self, name: str) -> Any:
         return (self.monitors[name], self._guards[name]) if name in self.monitors else None

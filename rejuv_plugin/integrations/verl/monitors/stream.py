@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights that an engine streams to the rollout, watched on one rank."""
 
+import platform
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -64,11 +65,14 @@ def _base(path: Path | None) -> Callable[[str, int, Tensor], Tensor | None]:
     """How to read a sample of the base model; a directory that is not to be had here has no tensor. Nothing is
     downloaded: hundreds of workers would."""
     nothing = lambda name, elements, at: None  # noqa: E731
-    if path is None or not path.is_dir():
+    if path is None:
         return nothing
     try:
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not on this node, {platform.node()}")
         checkpoint = read_checkpoint(str(path), "rejuvenation.base_path")
-    except (InputError, OSError):
+    except (InputError, OSError) as error:
+        print(f"rejuvenation: no drift_base: {error}", flush=True)
         return nothing
 
     def sampled(name: str, elements: int, at: Tensor) -> Tensor | None:

@@ -63,7 +63,7 @@ def renew(engine: Any) -> None:
 
 
 def recover(engine: Any) -> None:
-    """Let weights be written, and forwards run, after a forward that raised half way.
+    """Let weights be read, written and trained after a forward or backward pass that raised half way. Its gradients go.
 
     Raises:
         RuntimeError: a version of torch that cannot; whole tensors may be left that are not those of the shards.
@@ -71,14 +71,39 @@ def recover(engine: Any) -> None:
     if is_megatron(engine):
         return
     if isinstance(engine.module, FullyShardedDataParallel):
-        for module in FullyShardedDataParallel.fsdp_modules(engine.module):
-            module.training_state = TrainingState.IDLE
-        for handle in engine.module._all_handles:
-            handle._training_state = HandleTrainingState.IDLE
+        _end_of_iteration(engine.module)
     elif isinstance(engine.module, FSDPModule):
         if not hasattr(engine.module, "reset_iter_state"):
-            raise RuntimeError("this torch cannot reset FSDP2 after a forward that failed")
+            raise RuntimeError("this torch cannot reset FSDP2 after a pass that failed")
         engine.module.reset_iter_state()
+        for module in engine.module.modules():
+            if isinstance(module, FSDPModule):
+                _drop_gradients(module)
+    _drop_gathered(engine)
+
+
+def _drop_gradients(module: FSDPModule) -> None:
+    """Those that a backward pass had not reduced yet: torch keeps them, and the next one would add to them."""
+    for group in module._get_fsdp_state()._fsdp_param_groups:
+        for parameter in group.fsdp_params:
+            parameter.unsharded_accumulated_grad = None
+            if hasattr(parameter, "_unsharded_param"):
+                parameter._unsharded_param.grad = None
+
+
+def _end_of_iteration(root: Any) -> None:
+    """What torch does at the end of a backward pass (``_runtime_utils._post_backward_final_callback``), but for the
+    gradients, which are dropped."""
+    for module in FullyShardedDataParallel.fsdp_modules(root):
+        module.training_state, module._post_backward_callback_queued = TrainingState.IDLE, False
+    for handle in root._all_handles:
+        handle._training_state, handle._post_forward_index = HandleTrainingState.IDLE, None
+        handle._ran_pre_backward_hook = handle._needs_pre_backward_unshard = handle._prefetched = False
+        flat = handle.flat_param
+        flat.grad, flat._post_backward_called = None, False
+        # A later backward pass would add to it.
+        if hasattr(flat, "_saved_grad_shard"):
+            del flat._saved_grad_shard
 
 
 def _drop_gathered(engine: Any) -> None:

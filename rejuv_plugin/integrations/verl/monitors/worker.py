@@ -20,6 +20,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from ....config import MonitorsConfig
 from ....monitors.monitor import Monitor
 from ....probe.dialogue import Example
+from ..engine import check_known
 from ..workers import extended
 from . import gradients, tokens
 from .hub import Hub, Maker, Report
@@ -51,7 +52,8 @@ class MonitoredActor:
     def init_model(self) -> None:
         super().init_model()  # type: ignore[misc]
         if self.actor is not None:  # type: ignore[attr-defined]
-            self._hub = Hub(self._makers(self.actor.engine), get_device_name())  # type: ignore[attr-defined]
+            makers = self._makers(self.actor.engine)  # type: ignore[attr-defined]
+            self._hub = Hub(makers, get_device_name())
 
     def _makers(self, engine: Any) -> dict[tuple[str, ...], Maker]:
         settings = self.plasticity_watching.settings
@@ -65,7 +67,7 @@ class MonitoredActor:
             makers["gradients",] = lambda: [gradients.attach(engine)]
         if settings.weights:
             makers["weights",] = partial(self._watched_weights, engine)
-        return makers
+        return {names: partial(_if_known, engine, make) for names, make in makers.items()}
 
     def _watched_weights(self, engine: Any) -> Sequence[Monitor]:
         watching = self.plasticity_watching
@@ -97,6 +99,11 @@ class MonitoredActor:
         path = Path(folder, STATE)
         if self._weights and self._weights.here and path.exists():
             self._weights.restore(load_file(path))
+
+
+def _if_known(engine: Any, make: Maker) -> Sequence[Monitor]:
+    check_known(engine)
+    return make()
 
 
 def with_monitors(role_worker_mapping: dict[Any, Any], watching: Watching) -> dict[Any, Any]:
