@@ -40,7 +40,8 @@ LABEL_KEY=${LABEL_KEY:-label}
 START=$OUT/rejuvenated-alpha$ALPHA
 RESET=()
 if [ -n "$CALIBRATION" ]; then
-  START=$START-reset$RESET_RATIO
+  # Other data find other neurons.
+  START=$START-reset$RESET_RATIO-$(sha256sum < "$CALIBRATION" | cut -c1-8)
   if [ -f "$START-neurons.json" ]; then
     # Measured by a run that failed later.
     RESET=(--reset-set "$START-neurons.json")

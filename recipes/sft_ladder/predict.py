@@ -22,11 +22,13 @@ CHOSEN_ON = (2, 3)
 # What everything is compared with: accuracy of the checkpoint before RL on the held-out problems.
 BASELINE = "accuracy before RL"
 VERDICT = "verdict"
+# No measurement at all: the rung's place in its ladder.
+EPOCHS = "epochs of SFT"
 # A checkpoint that cannot be learned from and one that is over-trained both promise little.
 ORDER = {"over_trained": 0.0, "too_weak": 0.0, "at_risk": 1.0, "ready": 2.0}
 
-# What is known before: a better accuracy or verdict promises more.
-DIRECTIONS = {BASELINE: 1, VERDICT: 1}
+# What is known before: a better accuracy or verdict promises more, and more epochs less.
+DIRECTIONS = {BASELINE: 1, VERDICT: 1, EPOCHS: -1}
 SIGN = {"higher": 1, "lower": -1}
 
 # A start of RL is a bad one if RL from it ends this far below RL from the best rung of its ladder: about half of what
@@ -39,12 +41,13 @@ Levels = Mapping[int, Mapping[str, float]]
 
 
 def signals_of(diagnosis: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Finite numbers of a diagnosis (metrics.json) by signal and checkpoint; the verdict as a number."""
+    """Finite numbers of a diagnosis (metrics.json) by signal and checkpoint; the verdict and the epochs as numbers."""
     found: dict[str, dict[str, float]] = {}
     for checkpoint in diagnosis["checkpoints"]:
         numbers = {name: number["value"] for name, number in checkpoint["numbers"].items()}
         if checkpoint["verdict"]:
             numbers[VERDICT] = ORDER.get(checkpoint["verdict"]["level"])
+            numbers[EPOCHS] = float(checkpoint["name"].removeprefix("sft"))
         for name, value in numbers.items():
             if value is not None and isfinite(value):
                 found.setdefault(name, {})[checkpoint["name"]] = value

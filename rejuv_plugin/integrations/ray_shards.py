@@ -8,6 +8,7 @@ or sees other inputs there, is written here.
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def connect(key: str) -> None:
         return
     try:
         ray.init(address="auto", logging_level=logging.WARNING)
+        address, count = ray.get_runtime_context().gcs_address, len(nodes())
+        print(f"Ray cluster at {address}, nodes: {count}", file=sys.stderr)
     except ConnectionError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(

@@ -86,7 +86,7 @@ def from_json(content: Any, key: str) -> ResetSet:
         if found.digest != content["digest"]:
             raise InputError(key, f"neurons with the digest {content['digest']}", f"{found.digest}", _AGAIN)
     except (LookupError, TypeError, AttributeError) as error:
-        raise InputError(key, "a reset set", f"something else ({type(error).__name__}: {error})", _AGAIN) from None
+        raise InputError(key, "a reset set", "something else", _AGAIN) from error
     return found
 
 

@@ -44,13 +44,16 @@ def draw_tasks(
 
     Raises:
         InputError: named by the checkpoint's key, no chat template; named by ``prompts.key``, see
-            `calibration.read_prompts`, or no prompt that is short enough.
+            `calibration.read_prompts`, or no room for a prompt, or none that is short enough.
     """
     tokenizer = tokenizer or load_tokenizer(checkpoint)
     needs_template(tokenizer, checkpoint.key)
     every = [row for file in prompts.files for row in read_prompts(file, prompts.column, prompts.key)]
     random.Random(seed).shuffle(every)
     context = of_text(checkpoint, "max_position_embeddings")
+    if context and prompts.max_response >= context:
+        expected = f"responses shorter than the {context} positions of {checkpoint.key}"
+        raise InputError(prompts.key, expected, f"up to {prompts.max_response} tokens", "allow shorter responses")
     limits = [limit for limit in (prompts.max_prompt, context and context - prompts.max_response) if limit is not None]
     found: list[Task] = []
     for prompt, row in every:
@@ -69,7 +72,7 @@ def draw_tasks(
             prompts.key,
             f"prompts of at most {min(limits)} tokens, beside responses of up to {prompts.max_response}",
             f"{len(every)} longer ones",
-            "allow longer prompts or shorter responses, or give calibration data",
+            "allow shorter responses, or give shorter prompts",
         )
     return found
 
