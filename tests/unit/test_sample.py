@@ -78,7 +78,10 @@ def test_a_model_that_overflows_is_named(own: Path, capsys: pytest.CaptureFixtur
         (("--prompts", "gone.parquet"), "--prompts: expected a .parquet or .jsonl file"),
         (("--column", "question"), "--prompts: expected "),
         (("--device", "tpu"), "--device: expected auto, cpu or cuda"),
-        (("--max-response", "600"), "--prompts: expected prompts of at most -88 tokens, beside responses of up to 600"),
+        (
+            ("--max-response", "600"),
+            "--prompts: expected responses shorter than the 512 positions of --sft, got up to 600",
+        ),
     ],
 )
 def test_bad_input(own: Path, capsys: pytest.CaptureFixture, arguments: tuple[str, ...], says: str) -> None:
