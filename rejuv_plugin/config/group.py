@@ -81,6 +81,7 @@ def from_mapping(values: Mapping[str, Any], root: str = "rejuvenation") -> Rejuv
     """
     settings = _build(RejuvenationConfig, _auto_as_setting(values), root)
     _refuse_idle_tuning(settings, root)
+    _refuse_idle_sampling(settings.reset, f"{root}.reset")
     return settings
 
 
@@ -100,6 +101,12 @@ def _refuse_idle_tuning(settings: RejuvenationConfig, root: str) -> None:
     elif alpha != FusionConfig.alpha:
         key, fix = f"{root}.fusion.alpha", f"remove it, or {root}.tune.enabled"
         raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(alpha), fix)
+
+
+def _refuse_idle_sampling(reset: ResetConfig, root: str) -> None:
+    """Not of the dataclass alone: what a job has sampled becomes its calibration data."""
+    if reset.calibration:
+        idle(reset, "with calibration data, which are all used", "drop the data", "examples", root=f"{root}.")
 
 
 def _build(cls: Any, values: Any, root: str) -> Any:

@@ -191,8 +191,6 @@ class ResetConfig:
         elif self.set_path:
             selected = names_of(self, "set_path", "omega")
             idle(self, "with a set, which was selected already", "set a ratio in its place", *selected)
-        elif self.calibration:
-            idle(self, "with calibration data, which are all used", "drop the data", "examples")
 
     @property
     def wanted(self) -> bool:
