@@ -79,9 +79,7 @@ def tune(
           --reward reward.py:compute_score --max-response 512 --output runs/tuning
     """
     (settings,) = as_options(options, TuningConfig)
-    if ":" in rho:
-        raise InputError("--rho", "single numbers, each of which is tried", repr(rho), "use 0,0.01")
-    rhos = tuple(sorted(set(numbers(rho, "--rho"))))
+    rhos = tuple(sorted(set(numbers(rho, "--rho", "0,0.01"))))
     if any(rhos) and not calibration:
         raise InputError("--calibration", "prompts and responses, with --rho", "none", "make some with rejuv calibrate")
     _check_output(output)
