@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ..checkpoint import Plan, Shard, ShardWriter, local
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 _log = logging.getLogger(__name__)
 # Of a file whose node is lost. An error of ours, such as a full disk, is not tried again.
@@ -36,7 +36,7 @@ def connect(key: str) -> None:
     try:
         ray.init(address="auto", logging_level=logging.WARNING)
     except ConnectionError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             key, "a Ray cluster that runs on this machine", reason, "start one: ray start --head"
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoint.layout import Checkpoint
 from ..config import ResetConfig
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .calibration import Message, read_dialogues
 from .load import load_config, load_tokenizer
 
@@ -90,7 +90,7 @@ def needs_template(tokenizer: Any, key: str) -> None:
 
 def template_failed(key: str, what: str, error: Exception) -> InputError:
     """The error for messages that a chat template does not take."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     return InputError(
         key,
         "messages that the chat template takes",
