@@ -18,11 +18,12 @@ from ..neurons.modules import modules_of
 from ..neurons.reset_set import shares
 from ..ops.drift import Drift
 from .compatible import same_checkpoint
-from .digest import Progress, digest_files, sha256_files
+from .digest import digest_files, sha256_files
 from .headers import Header
 from .layout import Checkpoint
 from .pieces import ALGORITHM, Digests, Pieces
 from .plan import Plan, Reset
+from .progress import Progress
 from .stream import Shard
 
 # Of the manifest and of what the same inputs and settings give: a change of either makes older outputs another thing.

@@ -16,7 +16,7 @@ from .options import PATH, as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
-    from ..checkpoint.digest import Progress
+    from ..checkpoint.progress import Progress
 
 
 @click.command

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
+from ..checkpoint.progress import Progress
 from ..monitors.monitor import quantiles
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor

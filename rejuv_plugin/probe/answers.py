@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.digest import Progress
+from ..checkpoint.progress import Progress
 from ..errors import InputError
 from ..ops.sampling import inverse_cdf
 from .tasks import Task, draw_tasks

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import Plan, at_alpha, cores, plan_reset
-from ..checkpoint.digest import Progress
+from ..checkpoint.progress import Progress
 from ..loading import Values, needed, serving
 from ..probe.answers import Answers, Task, no_answers, sample_answers
 from ..probe.load import fitting, load_model
