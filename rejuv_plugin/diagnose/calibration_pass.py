@@ -115,6 +115,19 @@ def summed_nll(model: Any, example: Example) -> Tensor:
 
 
 @contextmanager
+def differentiable(model: Any) -> Iterator[None]:
+    """Inside the block all parameters ask for a gradient; after it those that did before, and none has one."""
+    asked = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, ask in zip(model.parameters(), asked, strict=True):
+            p.grad = None
+            p.requires_grad_(ask)
+
+
+@contextmanager
 def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None) -> Iterator[Callable[[], None]]:
     """Let the monitors see all passes inside the block; no hook is left at its end.
 
