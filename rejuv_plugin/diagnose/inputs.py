@@ -16,12 +16,12 @@ from ..checkpoint.layout import Checkpoint
 from ..checkpoint.source import locate
 from ..config import DiagnosisConfig
 from ..errors import InputError
-from ..probe.answers import Task, draw_tasks
 from ..probe.decoder import ModelShape
 from ..probe.dialogue import Example, read_examples
 from ..probe.load import device_of, load_config, load_tokenizer
 from ..probe.prompts import Prompts
 from ..probe.reward import Reward, load_reward
+from ..probe.tasks import Task, draw_tasks
 from . import drift
 
 

@@ -19,9 +19,7 @@ from torch import Tensor
 from ..checkpoint.progress import Progress
 from ..errors import InputError
 from ..ops.sampling import inverse_cdf, keyed_uniforms
-from .tasks import Task, draw_tasks
-
-__all__ = ["Answers", "Task", "draw_tasks", "no_answers", "sample_answers"]
+from .tasks import Task
 
 # Of a batch, prompts and responses together: each token's keys and values are kept while it is answered.
 _BATCH_TOKENS = 16384

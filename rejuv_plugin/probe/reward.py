@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, one_line
-from .answers import Answers, Task
+from .answers import Answers
+from .tasks import Task
 
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
 

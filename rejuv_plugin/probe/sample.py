@@ -9,9 +9,10 @@ import torch
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.progress import Progress
 from ..errors import InputError
-from .answers import draw_tasks, no_answers, sample_answers
+from .answers import no_answers, sample_answers
 from .load import load_model, load_tokenizer
 from .prompts import Prompts
+from .tasks import draw_tasks
 
 
 def sample_pairs(

@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM
 from rejuv_plugin.checkpoint import apply, locks, plan_fusion
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig
-from rejuv_plugin.probe.answers import draw_tasks, sample_answers
+from rejuv_plugin.probe.answers import sample_answers
 from rejuv_plugin.probe.load import load_model, load_tokenizer
 from rejuv_plugin.probe.prompts import Prompts
+from rejuv_plugin.probe.tasks import draw_tasks
 from rejuv_plugin.tune import with_vllm
 from rejuv_plugin.tune.ask import fused_model
 
