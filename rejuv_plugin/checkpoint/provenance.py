@@ -40,7 +40,8 @@ class Inputs:
     sft: Mapping[str, str]
     """The SFT checkpoint's weight files and the files that are copied from it."""
     base_config: str
-    """SHA-256 of the base's config.json. The output does not depend on it; what the base model says, run, does."""
+    """SHA-256 of the base's config.json. The output's bytes do not depend on it; what the base computes when it is run
+    does."""
 
 
 def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None = None) -> Inputs:

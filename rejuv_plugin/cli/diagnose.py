@@ -22,7 +22,7 @@ from .options import PATH, as_options
 @click.option(
     "--calibration",
     required=True,
-    help="Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.",
+    help="Parquet or jsonl of prompt and response, or of messages: like SFT's training data, best held out from it.",
 )
 @click.option("--output", type=PATH, required=True, help="Directory to write; must be new or empty.")
 @click.option(

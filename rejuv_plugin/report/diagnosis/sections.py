@@ -49,7 +49,7 @@ _TOGETHER = {
     "grama_dormant": ("Dormant neurons by GraMa", "neurons whose GraMa score is at most that, median over layers"),
 }
 
-# What is measured on the model's own answers, at a percentile or at a level goes with its like.
+# Variants of one signal (sampled, percentiles, levels) share a figure.
 _STEM = re.compile(r"(_sampled|_p\d+|_at_[^_]+|_\d+(\.\d+)?)$")
 
 
