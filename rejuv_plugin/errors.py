@@ -18,3 +18,8 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str, str]]:
         return type(self), (self.key, self.expected, self.got, self.fix)
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """The beginning of what another library says, in at most ``most`` letters, without line breaks."""
+    return " ".join(str(error).split())[:most]

@@ -5,11 +5,12 @@
     plan = plan_fusion("base", "sft", FusionConfig(alpha=0.5))     # bad inputs end here
     apply(plan, Path("out"))                                       # one directory, or
     materialise(plan, "cache").path                                # one directory per content, made once
-    plan_reset(plan, load("set.json", key), omega=1.0, key=key)    # the same plan with neurons reset on the way
+    plan_reset(plan, reset_file.load(path, key), 1.0, key)         # the same plan with neurons reset on the way
 
-To read in this order: source, headers, refused, layout, compatible, patterns, perturb, plan, reset, reset_file; pieces,
-elements, whole, combine, stream; digest, provenance, verify; target, temporary, write_back, journal, locks, write;
-cache. Nothing here knows verl, Ray or the console command.
+To read in this order: source, headers, refused, layout, compatible, adapter, patterns, perturb, plan, reset,
+small_file, reset_file; pieces, progress, progress_bars, digest; elements, adapter_values, whole, combine, stream;
+provenance, verify; target, temporary, write_back, journal, locks, write; cache. Nothing here knows verl, Ray or the
+console command.
 """
 
 from .cache import Materialised, check_cache, materialise

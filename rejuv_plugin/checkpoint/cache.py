@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .digest import Progress
 from .layout import MANIFEST
 from .locks import locked
 from .plan import Plan
+from .progress import Progress
 from .provenance import FORMAT, Inputs, content_key, read_inputs
 from .target import check_outside, check_room, check_writable
 from .write import ShardWriter, write

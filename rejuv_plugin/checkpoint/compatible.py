@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from ..errors import InputError
@@ -231,6 +232,16 @@ def is_prediction(checkpoint: Checkpoint, name: str) -> bool:
 def module_of(name: str) -> str:
     """The last part of a tensor's name but one: ``lm_head`` of ``lm_head.weight``."""
     return name.rpartition(".")[0].rpartition(".")[2]
+
+
+@lru_cache(maxsize=1)
+def layer_group(name: str) -> str:
+    """The part of the model that a tensor's drift is reported under: its decoder layer, or else its module.
+
+    ``model.layers.3.mlp.up_proj.weight`` -> ``model.layers.3``; ``lm_head.weight`` -> ``lm_head``.
+    """
+    layer = re.match(r"(?:[^.]+\.)*?\d+(?=\.)", name)
+    return layer.group() if layer else name.rpartition(".")[0] or name
 
 
 def _and_more(rest: Iterable[str]) -> str:

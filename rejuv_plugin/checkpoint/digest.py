@@ -14,10 +14,7 @@ import xxhash
 
 from .headers import Header
 from .pieces import Pieces, read_exactly
-
-# Called with the phase, what is done and what there is in all: bytes in these phases, examples in any other.
-Progress = Callable[[str, int, int], None]
-BYTE_PHASES = ("hash", "write")
+from .progress import Progress
 
 _BLOCK_BYTES = 1 << 20
 

@@ -3,10 +3,12 @@
 """Progress for people: bytes or examples, rate and time left on stderr."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .digest import BYTE_PHASES, Progress
+# Called with the phase, what is done and what there is in all: bytes in these phases, examples in any other.
+Progress = Callable[[str, int, int], None]
+BYTE_PHASES = ("hash", "write")
 
 _PHASES = {
     **{"hash": "reading inputs", "write": "writing output"},

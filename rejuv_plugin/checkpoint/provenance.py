@@ -18,11 +18,12 @@ from ..neurons.modules import modules_of
 from ..neurons.reset_set import shares
 from ..ops.drift import Drift
 from .compatible import same_checkpoint
-from .digest import Progress, digest_files, sha256_files
+from .digest import digest_files, sha256_files
 from .headers import Header
 from .layout import Checkpoint
 from .pieces import ALGORITHM, Digests, Pieces
 from .plan import Plan, Reset
+from .progress import Progress
 from .stream import Shard
 
 # Of the manifest and of what the same inputs and settings give: a change of either makes older outputs another thing.
@@ -39,7 +40,8 @@ class Inputs:
     sft: Mapping[str, str]
     """The SFT checkpoint's weight files and the files that are copied from it."""
     base_config: str
-    """SHA-256 of the base's config.json. The output does not depend on it; what the base model says, run, does."""
+    """SHA-256 of the base's config.json. The output's bytes do not depend on it; what the base computes when it is run
+    does."""
 
 
 def read_inputs(plan: Plan, memo: Path | None = None, progress: Progress | None = None) -> Inputs:

@@ -5,7 +5,7 @@
 import re
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 # Weights as safetensors, configuration, tokenizer, chat templates, and the code that config.json's auto_map names: it
 # is copied like the rest and never run here. No pickles, which run when they are read.
@@ -46,7 +46,7 @@ def locate(name: str, key: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)).resolve()
     except (OSError, ValueError, httpx.HTTPError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             key,
             "a directory or a hub name that can be downloaded",

@@ -8,19 +8,18 @@ hashes and writes. Results are added up in the order of the file, so that nothin
 """
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO, NamedTuple
 
 from ..ops.drift import Drift
 from .combine import Combine
+from .compatible import layer_group
 from .headers import BITS
 from .pieces import ELEMENTS, Digests, Pieces, count_of, hash_piece, piece_bytes, read_exactly
 from .plan import Copy, Fuse, Plan
@@ -103,16 +102,6 @@ def write_weights(plan: Plan, file: str, target: BinaryIO, advance: Callable[[in
                 advance(done.piece.length)
     shard.sft, shard.output = sft.file, output.file
     return shard
-
-
-@lru_cache(maxsize=1)
-def layer_group(name: str) -> str:
-    """The part of the model that a tensor's drift is reported under: its decoder layer, or else its module.
-
-    ``model.layers.3.mlp.up_proj.weight`` -> ``model.layers.3``; ``lm_head.weight`` -> ``lm_head``.
-    """
-    layer = re.match(r"(?:[^.]+\.)*?\d+(?=\.)", name)
-    return layer.group() if layer else name.rpartition(".")[0] or name
 
 
 def _add(shard: Shard, operation: Fuse, done: _Done) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .digest import Progress, digest_files
+from .digest import digest_files
 from .headers import Header, read_header
 from .layout import MANIFEST, is_side_file
 from .pieces import ALGORITHM
+from .progress import Progress
 
 # What makes a loader of transformers read other weights than these, or put some on top.
 _LOADED = ("adapter_config.json",)

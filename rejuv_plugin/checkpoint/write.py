@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 from ..errors import InputError
 from .compatible import same_checkpoint
-from .digest import Progress, digest_bytes, identity
+from .digest import digest_bytes, identity
 from .journal import JOURNAL, Journal, claimed, verified
 from .layout import MANIFEST
 from .locks import locked
 from .plan import Plan
+from .progress import Progress
 from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_like_one, manifest, read_inputs
 from .stream import Shard, write_weights
 from .target import check_output

@@ -5,7 +5,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ from .options import PATH, as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
-    from ..checkpoint.digest import Progress
+    from ..checkpoint.progress import Progress
 
 
 @click.command
@@ -114,37 +114,13 @@ def apply(
     base: str,
     sft: str,
     output: Path,
-    alpha: float,
-    alpha_of: str,
-    towards: str,
-    noise: float,
-    noise_seed: int,
-    method: str,
-    density: float,
-    only_tensors: str,
-    exclude_tensors: str,
-    grown_vocabulary: str,
-    reset_ratio: float,
-    calibration: str | None,
-    omega: float,
-    positions: int,
-    max_tokens: int,
-    gradient: str,
-    rule: str,
-    cap: float,
-    select: str,
-    ranking: str,
-    include: str,
-    exclude: str,
-    seed: int,
-    device: str,
-    reset_set: str | None,
     save_reset_set: Path | None,
     workers: int,
     ray: bool,
     resume: bool,
     dry_run: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write a rejuvenated checkpoint: alpha * SFT + (1 - alpha) * base, exact in every bit.
 
@@ -168,38 +144,8 @@ def apply(
       rejuv apply --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --output runs/other --alpha 0.4 \\
           --reset-set runs/neurons.json
     """
-    fusion = as_options(
-        FusionConfig,
-        alpha=alpha,
-        alpha_of=alpha_of,
-        towards=towards,
-        noise=noise,
-        noise_seed=noise_seed,
-        method=method,
-        density=density,
-        only_tensors=only_tensors,
-        exclude_tensors=exclude_tensors,
-        grown_vocabulary=grown_vocabulary,
-    )
-    reset = as_options(
-        ResetConfig,
-        ratio=reset_ratio,
-        omega=omega,
-        calibration=calibration,
-        max_tokens=max_tokens,
-        positions=positions,
-        gradient=gradient,
-        rule=rule,
-        cap=cap,
-        select=select,
-        ranking=ranking,
-        include=include,
-        exclude=exclude,
-        seed=seed,
-        device=device,
-        set_path=reset_set,
-    )
-    if reset.ratio and not calibration:
+    fusion, reset = as_options(options, FusionConfig, ResetConfig)
+    if reset.ratio and not reset.calibration:
         raise InputError(
             "--calibration", "prompts and responses, with --reset-ratio", "none", "make some with rejuv calibrate"
         )

@@ -4,6 +4,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from .options import PATH, as_options
 @click.option(
     "--calibration",
     required=True,
-    help="Parquet or jsonl of prompt and response, or of messages: as SFT's, best held out.",
+    help="Parquet or jsonl of prompt and response, or of messages: like SFT's training data, best held out from it.",
 )
 @click.option("--output", type=PATH, required=True, help="Directory to write; must be new or empty.")
 @click.option(
@@ -45,25 +46,7 @@ from .options import PATH, as_options
 @click.option("--hessian", is_flag=True, help="Also the Hessian's largest eigenvalue: some dozens of passes.")
 @click.option("--seed", default=DiagnosisConfig.seed, help="Of prompts, sampling and intervals.")
 @click.option("--device", default=DiagnosisConfig.device, help="cpu, cuda, or auto: a GPU if there is one.")
-def diagnose(
-    base: str,
-    sft: tuple[str, ...],
-    calibration: str,
-    output: Path,
-    prompts: tuple[str, ...],
-    reward: str | None,
-    group: int,
-    count: int,
-    max_response: int,
-    temperature: float,
-    pass_score: float,
-    examples: int,
-    max_tokens: int,
-    signals: str,
-    hessian: bool,
-    seed: int,
-    device: str,
-) -> None:
+def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> None:
     """Say before RL whether a checkpoint is over-trained, with the evidence: forward passes and samples, no training.
 
     Measures the base and each SFT checkpoint on the calibration data: how certain it is, how far its weights moved and
@@ -82,23 +65,7 @@ def diagnose(
           --calibration held_out.parquet --prompts data/train.parquet --reward reward.py:compute_score \\
           --output runs/diagnosis
     """
-    settings = as_options(
-        DiagnosisConfig,
-        calibration=calibration,
-        prompts=prompts,
-        reward=reward,
-        group=group,
-        count=count,
-        max_response=max_response,
-        temperature=temperature,
-        pass_score=pass_score,
-        examples=examples,
-        max_tokens=max_tokens,
-        signals=signals,
-        hessian=hessian,
-        seed=seed,
-        device=device,
-    )
+    (settings,) = as_options(options, DiagnosisConfig)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError("--output", "a new or empty directory", str(output), "give another path")
     # Imported late: torch takes seconds, and --help must not wait for it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import ResetConfig
+from ..config.checks import one_of
 from ..errors import InputError
 from .options import PATH
 
@@ -58,8 +59,7 @@ def calibrate(
     from ..probe.prompts import Prompts
     from ..probe.sample import sample_pairs
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError("--device", "auto, cpu or cuda", repr(device), "use auto")
+    one_of("--device", device, ("auto", "cpu", "cuda"))
     target = device_of(device, "--device")
     if output.suffix != ".jsonl":
         raise InputError("--output", "a .jsonl file", str(output), "give it that suffix")

@@ -4,6 +4,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,21 +59,10 @@ def tune(
     prompts: tuple[str, ...],
     reward: str,
     output: Path,
-    alphas: str,
-    step: float,
-    resolution: float,
     rho: str,
     calibration: str | None,
-    count: int,
-    group: int,
-    max_response: int,
-    temperature: float,
-    best_of: int,
-    pass_score: float,
     column: str,
-    seed: int,
-    sampler: str,
-    device: str,
+    **options: Any,
 ) -> None:
     """Choose alpha by measurement, without any RL: fuse in memory, sample answers to RL prompts, score them.
 
@@ -88,24 +78,8 @@ def tune(
       rejuv tune --base Qwen/Qwen2.5-0.5B --sft runs/sft/epoch_32 --prompts data/train.parquet \\
           --reward reward.py:compute_score --max-response 512 --output runs/tuning
     """
-    settings = as_options(
-        TuningConfig,
-        alphas=alphas,
-        step=step,
-        resolution=resolution,
-        count=count,
-        group=group,
-        max_response=max_response,
-        temperature=temperature,
-        best_of=best_of,
-        pass_score=pass_score,
-        seed=seed,
-        sampler=sampler,
-        device=device,
-    )
-    if ":" in rho:
-        raise InputError("--rho", "single numbers, each of which is tried", repr(rho), "use 0,0.01")
-    rhos = tuple(sorted(set(numbers(rho, "--rho"))))
+    (settings,) = as_options(options, TuningConfig)
+    rhos = tuple(sorted(set(numbers(rho, "--rho", "0,0.01"))))
     if any(rhos) and not calibration:
         raise InputError("--calibration", "prompts and responses, with --rho", "none", "make some with rejuv calibrate")
     _check_output(output)
@@ -121,14 +95,15 @@ def tune(
     from ..tune.run import tune as search
 
     plan = plan_fusion(base, sft, FusionConfig())
-    data = Data(Prompts(prompts, column, None, max_response, "--prompts"), reward, group, temperature)
+    asked = Prompts(prompts, column, None, settings.max_response, "--prompts")
+    data = Data(asked, reward, settings.group, settings.temperature)
     question, resets = question_of(plan, settings, data, "--"), {}
     with bars() as progress:
         make_directory(output, "--output")
         for ratio in filter(None, rhos):
             from ..probe.cache import found_once
 
-            measured = ResetConfig(ratio=ratio, calibration=calibration, device=device)
+            measured = ResetConfig(ratio=ratio, calibration=calibration, device=settings.device)
             found = found_once(plan, measured, output, key="--", cache_key="--output", progress=progress)
             resets[ratio] = found.chosen
         question = replace(question, resets=resets)

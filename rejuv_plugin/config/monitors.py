@@ -71,7 +71,8 @@ class MonitorsConfig:
     copies of the weights on the host."""
 
     alarms: bool = True
-    """Rules over these metrics: one line on the console, a metric of 0 or 1, an entry in ``alarms.jsonl``."""
+    """Rules over these metrics: four lines on the console, one when an alarm ends; a metric of 0 or 1; an entry in
+    ``alarms.jsonl``."""
 
     stop_on_alarm: bool = False
     """Make the step after an alarm the last one, and save it."""

@@ -80,12 +80,12 @@ class TuningConfig:
         if self.group is not None and self.best_of > self.group:
             got = f"{self.best_of} of {self.group}"
             raise InputError("best_of", "no more than the answers to a prompt", got, "use half of them")
-        numbers(self.alphas, "alphas")
+        _ = self.grid
 
     @property
     def grid(self) -> tuple[float, ...]:
         """The alphas to try first, ascending; beside them `HALF` is always tried."""
-        found = numbers(self.alphas, "alphas")
+        found = numbers(self.alphas, "alphas", "0.2:0.8, or 0.4,0.5,0.6", ranges=True)
         if self.refines:
             low, high = found
             count = max(1, round((high - low) / self.step))
@@ -99,13 +99,13 @@ class TuningConfig:
         return ":" in self.alphas
 
 
-def numbers(text: str, key: str) -> tuple[float, ...]:
-    """``LOW:HIGH``, or numbers separated by white space or commas; all in [0, 1].
+def numbers(text: str, key: str, example: str, *, ranges: bool = False) -> tuple[float, ...]:
+    """Numbers separated by white space or commas, all in [0, 1]; or with ``ranges`` ``LOW:HIGH``, its two ends.
 
     Raises:
-        InputError: named ``key``.
+        InputError: named ``key``; its fix is to use ``example``.
     """
-    of_range = ":" in text
+    of_range = ranges and ":" in text
     try:
         found = tuple(float(part) for part in (text.split(":") if of_range else text.replace(",", " ").split()))
     except ValueError:
@@ -115,5 +115,6 @@ def numbers(text: str, key: str) -> tuple[float, ...]:
         or not all(0 <= value <= 1 for value in found)
         or (of_range and not (len(found) == 2 and found[0] < found[1]))
     ):
-        raise InputError(key, "LOW:HIGH or numbers, all in [0, 1]", repr(text), "use 0.2:0.8, or 0.4,0.5,0.6")
+        expected = "LOW:HIGH or numbers" if ranges else "single numbers"
+        raise InputError(key, f"{expected}, all in [0, 1]", repr(text), f"use {example}")
     return found

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
 from ..ops.distribution import entropy
 from ..probe.decoder import decoder_layers
 from ..probe.dialogue import Example
 from ..probe.entropy_scan import LOGITS, capped, not_finite
-from ..probe.experts import Routed, recorded, stacked
+from ..probe.experts import Routed, experts_of, recorded
 
 KEY = "--signals"
 
@@ -115,6 +114,19 @@ def summed_nll(model: Any, example: Example) -> Tensor:
 
 
 @contextmanager
+def differentiable(model: Any) -> Iterator[None]:
+    """Inside the block all parameters ask for a gradient; after it those that did before, and none has one."""
+    asked = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, ask in zip(model.parameters(), asked, strict=True):
+            p.grad = None
+            p.requires_grad_(ask)
+
+
+@contextmanager
 def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None) -> Iterator[Callable[[], None]]:
     """Let the monitors see all passes inside the block; no hook is left at its end.
 
@@ -148,7 +160,7 @@ def watched(model: Any, neurons: NeuronMonitor | None, ranks: RankMonitor | None
                 neurons.has(number, down.in_features)
                 stack.callback(down.register_forward_pre_hook(_dense(neurons, number)).remove)
             elif neurons:
-                module = _experts(mlp)
+                module = experts_of(mlp, KEY, "leave neurons out")
                 neurons.has(number, module.down_proj.shape[0] * module.down_proj.shape[2])
                 experts.append((number, stack.enter_context(recorded(module))))
 
@@ -186,11 +198,3 @@ def _see(neurons: NeuronMonitor, layer: int, inner: Tensor, first: int) -> None:
     neurons.saw("redo", layer, inner.detach().flatten(0, -2), first)
     if inner.requires_grad:
         inner.register_hook(lambda gradient: neurons.saw("grama", layer, gradient.flatten(0, -2), first))
-
-
-def _experts(mlp: Any) -> Any:
-    if (experts := stacked(mlp)) is None:
-        raise InputError(
-            KEY, "MLPs with a down_proj, or stacked experts without biases", type(mlp).__name__, "leave neurons out"
-        )
-    return experts

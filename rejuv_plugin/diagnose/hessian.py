@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import InputError
 from ..probe.dialogue import Example
-from .calibration_pass import summed_nll
+from .calibration_pass import differentiable, summed_nll
 
 _TOLERANCE = 1e-3
 _VECTORS = 12
@@ -58,18 +58,14 @@ def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Cal
         tick(done)
         return torch.cat([part.reshape(-1) for part in found]).cpu().numpy()
 
-    asked = [p.requires_grad for p in parameters]
-    model.requires_grad_(True)
+    start = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float32)
+    options = {"ncv": min(_VECTORS, size), "maxiter": _RESTARTS, "tol": _TOLERANCE, "v0": start}
     try:
-        start = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-        operator = LinearOperator((size, size), matvec=product, dtype=np.float32)
-        options = {"ncv": min(_VECTORS, size), "maxiter": _RESTARTS, "tol": _TOLERANCE, "v0": start}
-        return float(eigsh(operator, k=1, which="LA", return_eigenvectors=False, **options)[0])
+        with differentiable(model):
+            return float(eigsh(operator, k=1, which="LA", return_eigenvectors=False, **options)[0])
     except ArpackNoConvergence:
         return None
-    finally:
-        for p, ask in zip(parameters, asked, strict=True):
-            p.requires_grad_(ask)
 
 
 def _hessian_times(

@@ -16,12 +16,12 @@ from ..checkpoint.layout import Checkpoint
 from ..checkpoint.source import locate
 from ..config import DiagnosisConfig
 from ..errors import InputError
-from ..probe.answers import Task, draw_tasks
 from ..probe.decoder import ModelShape
 from ..probe.dialogue import Example, read_examples
 from ..probe.load import device_of, load_config, load_tokenizer
 from ..probe.prompts import Prompts
 from ..probe.reward import Reward, load_reward
+from ..probe.tasks import Task, draw_tasks
 from . import drift
 
 
@@ -61,10 +61,6 @@ def read_inputs(base: str, ladder: Sequence[str], settings: DiagnosisConfig) -> 
     last, device = theirs[-1], device_of(settings.device, "--device")
     shape = ModelShape.of(load_config(ours))
     examples = read_examples(last, settings.calibration, settings.max_tokens, "--calibration", settings.examples)
-    if not examples:
-        raise InputError(
-            "--calibration", f"responses within the first {settings.max_tokens} tokens", "none", "raise --max-tokens"
-        )
     reward = load_reward(settings.reward, "--reward") if settings.reward and settings.samples else None
     tokenizer, tasks = load_tokenizer(last), []
     if settings.samples:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One checkpoint after the other: loaded, looked at, judged, forgotten."""
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
+from ..checkpoint.progress import Progress
 from ..monitors.monitor import quantiles
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
@@ -19,6 +18,7 @@ from ..probe.answers import no_answers, sample_answers
 from ..probe.decoder import ModelShape
 from ..probe.load import fitting, load_model
 from ..probe.reward import scores
+from ..probe.usage import free
 from . import answers, drift
 from .calibration_pass import Tokens, read, watched
 from .found import Found, finite, plain
@@ -70,7 +70,7 @@ def _of_model(
     tokens: list[Tokens] = []
     with fitting(inputs.device, "--device"):
         # Of what a model was before, graphs in cycles may hold on to memory.
-        gc.collect()
+        free(inputs.device)
         model = load_model(checkpoint, inputs.device)
         if settings.wanted & {"likelihood", "neurons", "ranks"}:
             seen, tokens = _teacher_forced(inputs, model, checkpoint.key, say)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ops.sharpness import critical_step
 from ..probe.dialogue import Example
-from .calibration_pass import read, summed_nll
+from .calibration_pass import differentiable, read, summed_nll
 from .found import Found, curve, plain
 
 EXAMPLES = 32
@@ -86,15 +86,9 @@ def along(model: Any, direction: Sequence[Tensor], value: Callable[[], float]) -
 
 
 def _gradient(model: Any, examples: Sequence[Example], key: str) -> list[Tensor]:
-    asked = [p.requires_grad for p in model.parameters()]
-    model.requires_grad_(True)
-    try:
+    with differentiable(model):
         read(model, examples, 1.0, key, backward=True)
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    finally:
-        for p, ask in zip(model.parameters(), asked, strict=True):
-            p.grad = None
-            p.requires_grad_(ask)
 
 
 def _loss(model: Any, examples: Sequence[Example]) -> float:

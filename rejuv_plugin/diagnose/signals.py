@@ -4,7 +4,7 @@
 
 from dataclasses import asdict, dataclass
 
-from ..monitors.monitor import Metric
+from ..monitors.metric import Metric
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
 from .sharpness import EXAMPLES, RADIUS

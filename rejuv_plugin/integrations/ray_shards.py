@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from ..checkpoint import Plan, Shard, ShardWriter, local
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 _log = logging.getLogger(__name__)
 # Of a file whose node is lost. An error of ours, such as a full disk, is not tried again.
@@ -39,7 +39,7 @@ def connect(key: str) -> None:
         address, count = ray.get_runtime_context().gcs_address, len(nodes())
         print(f"Ray cluster at {address}, nodes: {count}", file=sys.stderr)
     except ConnectionError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             key, "a Ray cluster that runs on this machine", reason, "start one: ray start --head"
         ) from None

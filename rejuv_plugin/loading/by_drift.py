@@ -5,9 +5,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ..checkpoint.digest import Progress
+from ..checkpoint.compatible import layer_group
 from ..checkpoint.plan import Plan
-from ..checkpoint.stream import layer_group
+from ..checkpoint.progress import Progress
 from ..ops.drift import Drift
 from .values import Values
 

@@ -7,7 +7,8 @@ from ..checkpoint.compatible import is_head, is_prediction, of_text
 
 
 def needed(plan: Plan, name: str, *, head: bool = True) -> bool:
-    """Whether a model that is built of the output must have read the tensor ``name``; others may have been, too.
+    """Whether a model that is built of the output must have read the tensor ``name``. Tensors that are not needed may
+    have been read as well.
 
     Args:
         plan: of the output.

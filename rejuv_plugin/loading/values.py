@@ -65,7 +65,7 @@ class Values:
 
         Raises:
             InputError: named by the tensor; NaN or infinity in what was read, or in the result.
-            OSError: a file cannot be read, or has changed.
+            OSError: a file cannot be read, or ends before.
         """
         try:
             return self._made(name)

@@ -49,7 +49,7 @@ class Rule:
     source: str
     """Of the condition and its level."""
     why: str
-    """It matters."""
+    """Why it matters."""
     try_: str
     """What to do."""
 

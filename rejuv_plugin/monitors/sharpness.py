@@ -23,7 +23,7 @@ _COST = (
     "update on, twice while it is looked at (once under Megatron in 16 bits)"
 )
 _LOSS = "mean NLL over the response tokens of the probe set"
-_SOURCE = "arXiv 2601.16979, the relative one: of one loss along the update of another"
+_SOURCE = "arXiv 2601.16979, relative critical sharpness: one loss along the update of another"
 
 
 class SharpnessMonitor(Monitor):
@@ -48,7 +48,8 @@ class SharpnessMonitor(Monitor):
             "probe/critical_step",
             "how many times its own length the step's update can go until the probe set's NLL is higher than before it",
             f"updates, 0 to {_FARTHEST}: 0 where the NLL rises at once, {_FARTHEST} where even that does not raise it",
-            "no threshold is known; below 1 the step raised the NLL; 0 is no alarm where it is not what is rewarded",
+            "no threshold is known; below 1 the step raised the NLL; 0 is no cause for alarm if the probe set's "
+            "responses are not what RL rewards",
             _COST,
             _LOSS,
             _SOURCE,

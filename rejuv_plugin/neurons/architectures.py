@@ -123,7 +123,7 @@ def architecture_of(config: Config, key: str) -> Architecture:
     """The constants for a model by its config.json.
 
     Raises:
-        InputError: named ``key``; no constants for this ``model_type``, or a mixture of experts.
+        InputError: named ``key``; no constants for this ``model_type``, or another mixture of experts.
     """
     model_type = config.get("model_type")
     if known := ARCHITECTURES.get(str(model_type)):

@@ -2,8 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokens from distributions, by a given uniform each."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+
+def keyed_uniforms(key: bytes, count: int) -> npt.NDArray[np.float64]:
+    """Random numbers that depend on a key alone: float64 ``[count]`` in [0, 1). More begin with the same ones.
+
+    Args:
+        key: 16 bytes, as a hash has them.
+        count: how many.
+    """
+    # Philox is counter-based: the i-th number depends on the key and i only, whatever the length asked for.
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64))).random(count)
 
 
 def inverse_cdf(log_probs: Tensor, uniforms: Tensor) -> Tensor:

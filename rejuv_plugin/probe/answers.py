@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint.digest import Progress
+from ..checkpoint.progress import Progress
 from ..errors import InputError
-from ..ops.sampling import inverse_cdf
-from .tasks import Task, draw_tasks
-
-__all__ = ["Answers", "Task", "draw_tasks", "no_answers", "sample_answers"]
+from ..ops.sampling import inverse_cdf, keyed_uniforms
+from .tasks import Task
 
 # Of a batch, prompts and responses together: each token's keys and values are kept while it is answered.
 _BATCH_TOKENS = 16384
@@ -117,9 +115,7 @@ def no_answers(key: str, error: FloatingPointError, fix: str = "check the checkp
 
 def uniforms(seed: int, prompt: int, answer: int, count: int) -> np.ndarray:
     """The random numbers of one answer: float64 ``[count]`` in [0, 1). A longer answer begins with the same ones."""
-    key = hashlib.sha256(f"{seed} {prompt} {answer}".encode()).digest()[:16]
-    # Philox is counter-based: the t-th number depends on the key and t only, whatever the length asked for.
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64))).random(count)
+    return keyed_uniforms(hashlib.sha256(f"{seed} {prompt} {answer}".encode()).digest()[:16], count)
 
 
 def _batches(rows: list[_Row], max_response: int) -> Iterator[list[_Row]]:

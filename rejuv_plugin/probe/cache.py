@@ -11,10 +11,11 @@ from typing import Any
 
 from ..checkpoint import reset_file
 from ..checkpoint.cache import check_place, make_directory, read_inputs_once
-from ..checkpoint.digest import Progress, sha256_files
+from ..checkpoint.digest import sha256_files
 from ..checkpoint.layout import read_checkpoint
 from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
+from ..checkpoint.progress import Progress
 from ..checkpoint.small_file import write_text
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet

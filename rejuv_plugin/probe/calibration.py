@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.small_file import write_text
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .prompts import check_file
 
 Message = dict[str, Any]
@@ -82,7 +82,7 @@ def _parquet(file: Path, key: str, columns: Sequence[str]) -> list[Any]:
         wanted = [name for name in columns if name in there] if set(columns[:1]) <= set(there) else []
         return read_table(file, columns=wanted or None).to_pylist()
     except (OSError, ArrowException) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(key, "a readable parquet file", f"{file} ({reason})", "write it again") from None
 
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..config import ResetConfig
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .calibration import Message, read_dialogues
-from .load import load_tokenizer
+from .load import load_config, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Exampl
         key: how errors name the calibration data.
 
     Raises:
-        InputError: as `calibration.read_dialogues` and `tokenize`; also too few response tokens.
+        InputError: as `read_examples`; also too few response tokens.
     """
     examples = read_examples(sft, str(settings.calibration), settings.max_tokens, key)
     tokens = sum(len(example.targets) for example in examples)
@@ -59,16 +58,22 @@ def read_examples(
     that have no response left are dropped.
 
     Raises:
-        InputError: as `calibration.read_dialogues` and `tokenize`.
+        InputError: as `calibration.read_dialogues` and `tokenize`, also if none is left; named by the checkpoint's key,
+            as `load.load_config` and `load.load_tokenizer`.
     """
-    context, vocabulary = (of_text(checkpoint, entry) for entry in ("max_position_embeddings", "vocab_size"))
-    dialogues = read_dialogues(path, key)[:count]
-    return cut(tokenize(dialogues, load_tokenizer(checkpoint), context, vocabulary, key, checkpoint.key), max_tokens)
-
-
-def cut(examples: Iterable[Example], max_tokens: int) -> list[Example]:
-    """The first tokens of each; those that have no response left are dropped."""
-    return [e for e in (example.first(max_tokens) for example in examples) if e.targets]
+    text = load_config(checkpoint).get_text_config()
+    context, vocabulary = (getattr(text, entry, None) for entry in ("max_position_embeddings", "vocab_size"))
+    tokenizer, dialogues = load_tokenizer(checkpoint), read_dialogues(path, key)[:count]
+    whole = tokenize(dialogues, tokenizer, context, vocabulary, key, checkpoint.key)
+    examples = [example for example in (each.first(max_tokens) for each in whole) if example.targets]
+    if not examples:
+        raise InputError(
+            key,
+            f"responses within the first {max_tokens} tokens",
+            "none",
+            "give shorter prompts, or more max_tokens",
+        )
+    return examples
 
 
 def needs_template(tokenizer: Any, key: str) -> None:
@@ -85,7 +90,7 @@ def needs_template(tokenizer: Any, key: str) -> None:
 
 def template_failed(key: str, what: str, error: Exception) -> InputError:
     """The error for messages that a chat template does not take."""
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     return InputError(
         key,
         "messages that the chat template takes",

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class Routed:
@@ -33,11 +35,22 @@ class Routed:
         return pairs[:, 0], pairs[:, 1]
 
 
-def stacked(mlp: Any) -> Any | None:
-    """The experts of an MLP, if they are stacked and without biases, as transformers 5 keeps most; else None."""
+def experts_of(mlp: Any, key: str, fix: str) -> Any:
+    """The experts of an MLP without a ``down_proj`` of its own: stacked, without biases, as transformers 5 keeps most.
+
+    Args:
+        mlp: of a decoder layer; None where there is none.
+        key: how errors name the setting that wants its neurons.
+        fix: what to do if these cannot be had.
+
+    Raises:
+        InputError: named ``key``; it has no such experts.
+    """
     experts = getattr(mlp, "experts", None)
     weights = (getattr(experts, name, None) for name in ("gate_up_proj", "down_proj"))
-    return experts if all(isinstance(each, Tensor) for each in weights) and hasattr(experts, "_apply_gate") else None
+    if not all(isinstance(each, Tensor) for each in weights) or not hasattr(experts, "_apply_gate"):
+        raise InputError(key, "MLPs with a down_proj, or stacked experts without biases", type(mlp).__name__, fix)
+    return experts
 
 
 def one_by_one(
@@ -46,7 +59,7 @@ def one_by_one(
     """The forward of stacked ``experts`` as a plain loop.
 
     Args:
-        experts: from `stacked`.
+        experts: from `experts_of`.
         hidden: ``[T, hidden]``.
         index: ``[T, k]`` int64, the experts of each token.
         weights: ``[T, k]``, the router's.
@@ -67,7 +80,7 @@ def recorded(experts: Any) -> Iterator[dict[int, Routed]]:
     """Fill a dict by expert while the block runs; experts that get no token are not in it.
 
     Args:
-        experts: from `stacked`, called with one sequence.
+        experts: from `experts_of`, called with one sequence.
     """
     seen: dict[int, Routed] = {}
     # An attribute of the instance, found before the method of its class.

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..checkpoint.layout import Checkpoint
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 # No code of a checkpoint is run, no pickle is loaded, nothing is fetched.
 _SAFE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -112,7 +112,7 @@ def fitting(device: torch.device, key: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             key,
             "a GPU with room for the model in float32 and for one example",
@@ -143,7 +143,7 @@ def _loading(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def _unreadable(checkpoint: Checkpoint, what: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)
     return InputError(
         checkpoint.key,
         f"{what} that transformers loads",

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint.digest import Progress, sha256_files
+from ..checkpoint.digest import sha256_files
 from ..checkpoint.layout import Checkpoint, read_checkpoint
 from ..checkpoint.plan import Plan
+from ..checkpoint.progress import Progress
 from ..checkpoint.provenance import Inputs
 from ..config import ResetConfig
 from ..errors import InputError

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class World(Ranks):
         where = place(self.rank, self.size)
         if isinstance(error, InputError):
             return InputError(error.key, error.expected, f"{error.got} ({where})", error.fix)
-        reason = f"{type(error).__name__} {where}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__} {where}: {one_line(error)}"
         if isinstance(error, torch.OutOfMemoryError):
             expected = f"room for 1/{self.size} of the model in float32, one whole layer and one example"
             return InputError(

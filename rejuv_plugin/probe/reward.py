@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .answers import Answers, Task
+from ..errors import InputError, one_line
+from .answers import Answers
+from .tasks import Task
 
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
 
@@ -92,7 +93,7 @@ def _module(file: Path, key: str) -> Any:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise InputError(key, "a file that Python can run", f"{file} ({reason})", "mend it") from error
     return module
 

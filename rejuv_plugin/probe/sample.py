@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from ..checkpoint.digest import Progress
 from ..checkpoint.layout import Checkpoint
+from ..checkpoint.progress import Progress
 from ..errors import InputError
-from .answers import draw_tasks, no_answers, sample_answers
+from .answers import no_answers, sample_answers
 from .load import load_model, load_tokenizer
 from .prompts import Prompts
+from .tasks import draw_tasks
 
 
 def sample_pairs(

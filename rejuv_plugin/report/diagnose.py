@@ -7,6 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from .page.text import between
+
 _STYLES = {"ready": "green", "at_risk": "yellow", "over_trained": "red", "too_weak": "magenta"}
 
 
@@ -23,21 +25,15 @@ def table(metrics: dict[str, Any]) -> Table:
     for row in metrics["checkpoints"]:
         verdict, numbers = row["verdict"], row["numbers"]
         level = verdict["level"] if verdict else "base"
-        sampled = numbers["entropy_sampled"]["value"] is not None
+        entropy = "entropy" if numbers["entropy_sampled"]["value"] is None else "entropy_sampled"
         found.add_row(
             # Names are data: no markup in them.
             Text(row["name"]),
             Text(level.replace("_", " "), style=_STYLES.get(level, "")),
-            _number(numbers["entropy_sampled" if sampled else "entropy"]),
-            _number(numbers["pass_at_1"]),
-            _number(numbers["pass_at_k"]),
+            *(
+                between(numbers[name]["value"], numbers[name]["interval"])
+                for name in (entropy, "pass_at_1", "pass_at_k")
+            ),
             Text(verdict["headline"] if verdict else ""),
         )
     return found
-
-
-def _number(estimate: dict[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "-"
-    around = estimate["interval"]
-    return f"{estimate['value']:.3f}" + (f" [{around[0]:.3f}, {around[1]:.3f}]" if around else "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..monitors.history import PLASTICITY
 from .diagnosis import read, read_tuning
 
@@ -60,7 +60,7 @@ def load(path: Path, kind: Kind) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        said = " ".join(str(error).split())[:120]
+        said = one_line(error, 120)
         raise InputError(str(path), f"a readable {name}", said, fix) from None
     if not isinstance(found, dict):
         raise InputError(str(path), f"an object in {name}", type(found).__name__, fix)

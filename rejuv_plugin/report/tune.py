@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from .page.text import between
+
 
 def table(found: Mapping[str, Any]) -> Table:
     """A row a setting that was tried: the objective, other signals, what it cost.
@@ -17,7 +19,7 @@ def table(found: Mapping[str, Any]) -> Table:
     goal, chosen = found["objective"], found["choice"]
     rows = Table("alpha", title=f"{goal['name']}: {goal['meaning']}")
     rhos = len({row["rho"] for row in found["trace"]}) > 1
-    for title in (*(["rho"] if rhos else []), goal["name"], "95 %", "pass@1", "pass@g", "with gradient", "entropy"):
+    for title in (*(["rho"] if rhos else []), f"{goal['name']} (95 %)", "pass@1", "pass@g", "with gradient", "entropy"):
         rows.add_column(title, justify="right")
     for title in ("prompts", "seconds"):
         rows.add_column(title, justify="right")
@@ -28,8 +30,7 @@ def table(found: Mapping[str, Any]) -> Table:
         rows.add_row(
             f"{row['alpha']:g}",
             *([f"{row['rho']:g}"] if rhos else []),
-            f"{row['value']:.3f}",
-            _interval(row["interval"]),
+            between(row["value"], row["interval"]),
             *("" if value is None else f"{value:.3f}" for value in signals),
             f"{row['prompts']}",
             "cached" if row["cached"] else f"{row['seconds']:.1f}",
@@ -40,7 +41,3 @@ def table(found: Mapping[str, Any]) -> Table:
 
 
 _SIGNALS = ("pass_at_1", "pass_at_k", "gradient_share", "entropy_sampled")
-
-
-def _interval(interval: list[float] | None) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from ..checkpoint import Plan, at_alpha, cores, plan_reset
-from ..checkpoint.digest import Progress
+from ..checkpoint.progress import Progress
 from ..loading import Values, needed, serving
-from ..probe.answers import Answers, Task, no_answers, sample_answers
+from ..probe.answers import Answers, no_answers, sample_answers
 from ..probe.load import fitting, load_model
 from ..probe.reward import scores
+from ..probe.tasks import Task
 from ..probe.usage import free
 from .question import Question
 from .scored import Candidate, Scored

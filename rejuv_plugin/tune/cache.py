@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.cache import make_directory, read_inputs_once
-from ..checkpoint.digest import Progress
 from ..checkpoint.locks import locked
+from ..checkpoint.progress import Progress
 from ..config import TuningConfig
 from .question import Question
 from .run import RESULT, tune

@@ -15,9 +15,9 @@ from ..checkpoint.provenance import Inputs
 from ..config import TuningConfig
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet
-from ..probe.answers import Task, draw_tasks
 from ..probe.load import device_of, load_tokenizer
 from ..probe.reward import Reward, load_reward
+from ..probe.tasks import Task, draw_tasks
 from . import with_vllm
 from .data import Data
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import read_inputs
-from ..checkpoint.digest import Progress
 from ..checkpoint.locks import locked
+from ..checkpoint.progress import Progress
 from ..checkpoint.provenance import Inputs
 from ..checkpoint.small_file import write_text
 from ..config import TuningConfig

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Plan, apply
-from ..probe.answers import Answers, Task
+from ..probe.answers import Answers
+from ..probe.tasks import Task
 
 
 def installed() -> bool:

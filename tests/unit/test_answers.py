@@ -20,9 +20,10 @@ from rejuv_plugin.errors import InputError
 from rejuv_plugin.ops.distribution import entropy
 from rejuv_plugin.ops.sampling import inverse_cdf
 from rejuv_plugin.probe import answers as module
-from rejuv_plugin.probe.answers import Answers, Task, draw_tasks, sample_answers, uniforms
+from rejuv_plugin.probe.answers import Answers, sample_answers, uniforms
 from rejuv_plugin.probe.load import load_model, load_tokenizer
 from rejuv_plugin.probe.prompts import Prompts
+from rejuv_plugin.probe.tasks import Task, draw_tasks
 
 CPU = torch.device("cpu")
 

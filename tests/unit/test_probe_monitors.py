@@ -4,15 +4,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from transformers import Qwen2Config
 
-from rejuv_plugin.config import MonitorProbeConfig
+from rejuv_plugin.checkpoint import read_checkpoint
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl.monitors.guarded import Guard
 from rejuv_plugin.integrations.verl.monitors.unchanged import unchanged
@@ -22,7 +20,7 @@ from rejuv_plugin.monitors.neurons import NeuronMonitor
 from rejuv_plugin.monitors.representation import RankMonitor, layers_to_look_at
 from rejuv_plugin.ops.attention import attention_entropy
 from rejuv_plugin.ops.spectrum import effective_rank, singular_values, stable_rank, threshold_rank
-from rejuv_plugin.probe.probe_set import KEY, read_probe_set
+from rejuv_plugin.probe.dialogue import Example, read_examples
 
 CPU = torch.device("cpu")
 NAN = pytest.approx(float("nan"), nan_ok=True)
@@ -136,9 +134,10 @@ def test_the_probe_set_is_the_beginning_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "probe.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def read(**settings: Any) -> list:
-        config = Qwen2Config(vocab_size=300, max_position_embeddings=256)
-        return read_probe_set(MonitorProbeConfig(data=str(path), **settings), tiny.tokenizer(), config)
+    model = read_checkpoint(str(tiny.save_base(tmp_path / "model")), "model")
+
+    def read(max_tokens: int = 1024, examples: int = 16) -> list[Example]:
+        return read_examples(model, str(path), max_tokens, "data", examples)
 
     whole = read()
     assert [len(example.targets) for example in whole] == [4, 41, 6, 7]
@@ -146,5 +145,5 @@ def test_the_probe_set_is_the_beginning_of_the_file(tmp_path: Path) -> None:
     short = read(max_tokens=len(whole[0].ids))
     assert [len(example.ids) for example in short] == [len(whole[0].ids)] * 4
     assert short[1].cut
-    with pytest.raises(InputError, match=f"^{KEY}: expected responses within the first 3 tokens, got none"):
+    with pytest.raises(InputError, match="data: expected responses within the first 3 tokens, got none"):
         read(max_tokens=3)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.probe.answers import Answers, Task
+from rejuv_plugin.probe.answers import Answers
 from rejuv_plugin.probe.reward import load_reward, scores
+from rejuv_plugin.probe.tasks import Task
 
 TASK = Task([{"role": "user", "content": "1+1="}], [1, 2], "sums", "2", {"index": 3})
 CODE = """

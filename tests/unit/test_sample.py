@@ -77,7 +77,7 @@ def test_a_model_that_overflows_is_named(own: Path, capsys: pytest.CaptureFixtur
     [
         (("--prompts", "gone.parquet"), "--prompts: expected a .parquet or .jsonl file"),
         (("--column", "question"), "--prompts: expected "),
-        (("--device", "tpu"), "--device: expected auto, cpu or cuda"),
+        (("--device", "tpu"), "--device: expected auto or cpu or cuda"),
         (
             ("--max-response", "600"),
             "--prompts: expected responses shorter than the 512 positions of --sft, got up to 600",

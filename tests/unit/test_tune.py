@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM
 from rejuv_plugin.checkpoint import apply, locks, plan_fusion
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig
-from rejuv_plugin.probe.answers import draw_tasks, sample_answers
+from rejuv_plugin.probe.answers import sample_answers
 from rejuv_plugin.probe.load import load_model, load_tokenizer
 from rejuv_plugin.probe.prompts import Prompts
+from rejuv_plugin.probe.tasks import draw_tasks
 from rejuv_plugin.tune import with_vllm
 from rejuv_plugin.tune.ask import fused_model
 
@@ -166,8 +167,8 @@ def test_rho_uses_one_measured_set_for_all_alphas(own: Path) -> None:
         (("--column", "question"), "--prompts: expected "),
         (("--alphas", "0.8:0.2"), "--alphas: expected LOW:HIGH or numbers"),
         (("--rho", "0.01"), "--calibration: expected prompts and responses, with --rho"),
-        (("--rho", "2", "--calibration", "data.jsonl"), "--rho: expected LOW:HIGH or numbers, all in [0, 1]"),
-        (("--rho", "0:0.02", "--calibration", "data.jsonl"), "--rho: expected single numbers"),
+        (("--rho", "2", "--calibration", "data.jsonl"), "--rho: expected single numbers, all in [0, 1]"),
+        (("--rho", "0.2:0.8", "--calibration", "data.jsonl"), "got '0.2:0.8'. Fix: use 0,0.01."),
         (("--best-of", "5"), "--best-of: expected no more than the answers to a prompt, got 5 of 4"),
         (("--temperature", "inf"), "--temperature: expected a number above 0"),
         (("--pass-score", "inf"), "--pass-score: expected a finite number"),

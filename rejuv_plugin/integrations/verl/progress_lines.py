@@ -4,7 +4,7 @@
 
 import time
 
-from ...checkpoint.digest import BYTE_PHASES
+from ...checkpoint.progress import BYTE_PHASES
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from ...checkpoint.layout import Checkpoint
-from ...errors import InputError
+from ...errors import InputError, one_line
 from ...neurons.architectures import architecture_of
 from ..load import skeleton
 from .model import Turns
@@ -52,7 +52,7 @@ def load_sharded(checkpoint: Checkpoint, device: torch.device) -> Any:
                 step = -(-parameter.shape[dim] // mesh.size())
                 files.read(stored[name], dim, min(mesh.get_rank() * step, parameter.shape[dim]), local)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(
             checkpoint.key, "weight files that every rank can read", reason, "put the checkpoint on a disk they all see"
         ) from None

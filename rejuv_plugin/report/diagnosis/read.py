@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InputError
+from ..page.text import without_range
 from .fields import Fields
 
 FILE = "metrics.json"
@@ -28,8 +29,8 @@ class Signal:
 
     @property
     def axis(self) -> str:
-        """The unit without the range: ``nats`` of ``nats, >= 0``."""
-        return self.unit.partition(",")[0] or "value"
+        """What an axis is labelled with."""
+        return without_range(self.unit)
 
     @property
     def short(self) -> str:

@@ -6,17 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..page.sections import Section, sorted_into
 from .read import Diagnosis
-
-
-@dataclass(frozen=True)
-class Section:
-    """Signals whose names begin with one of ``prefixes`` and are in no section above."""
-
-    title: str
-    blurb: str
-    prefixes: tuple[str, ...]
-
 
 SECTIONS = (
     Section(
@@ -58,7 +49,7 @@ _TOGETHER = {
     "grama_dormant": ("Dormant neurons by GraMa", "neurons whose GraMa score is at most that, median over layers"),
 }
 
-# What is measured on the model's own answers, at a percentile or at a level goes with its like.
+# Variants of one signal (sampled, percentiles, levels) share a figure.
 _STEM = re.compile(r"(_sampled|_p\d+|_at_[^_]+|_\d+(\.\d+)?)$")
 
 
@@ -73,16 +64,13 @@ class Group:
 
 def grouped(found: Diagnosis) -> list[tuple[Section, list[str]]]:
     """Sections that have something to show, with their signals in the catalogue's order."""
-    shown: dict[str, list[str]] = {section.title: [] for section in SECTIONS}
-    for name in found.signals:
-        if any(
-            name in part
-            for each in found.checkpoints
-            for part in (each.numbers, each.layers, each.modules, each.positions, each.curves)
-        ):
-            home = next(section for section in SECTIONS if name.startswith(section.prefixes))
-            shown[home.title].append(name)
-    return [(section, shown[section.title]) for section in SECTIONS if shown[section.title]]
+    measured = {
+        name
+        for each in found.checkpoints
+        for part in (each.numbers, each.layers, each.modules, each.positions, each.curves)
+        for name in part
+    }
+    return sorted_into((name for name in found.signals if name in measured), SECTIONS)
 
 
 def groups(names: Sequence[str], found: Diagnosis) -> list[Group]:

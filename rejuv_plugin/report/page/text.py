@@ -33,6 +33,11 @@ def between(value: float | None, interval: Sequence[float] | None) -> str:
     return f"{short(value)} ({' to '.join(f'{end:.3g}' for end in interval)})"
 
 
+def without_range(unit: str) -> str:
+    """A unit for an axis: ``nats`` of ``nats, >= 0``."""
+    return unit.partition(",")[0] or "value"
+
+
 def clipped(text: str, most: int) -> str:
     """The end of ``text``, which tells names of a family apart, in at most ``most`` letters."""
     return text if len(text) <= most else "\N{HORIZONTAL ELLIPSIS}" + text[1 - most :]

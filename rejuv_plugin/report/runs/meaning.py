@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...monitors.alarms import METRIC
 from ...monitors.metric import ACTOR, TRAINER, Metric
+from ..page.text import without_range
 
 OURS = (ACTOR, TRAINER)
 """Prefixes of the monitors' metrics."""
@@ -24,8 +25,8 @@ class Meaning:
 
     @property
     def axis(self) -> str:
-        """The unit without the range: ``nats`` of ``nats, >= 0``."""
-        return self.unit.partition(",")[0] or "value"
+        """What an axis is labelled with."""
+        return without_range(self.unit)
 
 
 _VERL = {

@@ -4,9 +4,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...checkpoint.small_file import write_text
+from ...monitors.metric import Metric
 from ..page.document import document, fitting
 from ..page.text import counted, safe
 from .meaning import Meanings
@@ -14,16 +14,13 @@ from .run import Run
 from .sections import figures_of, grouped, maps_of
 from .verdict import cards, comparison, glossary, last_values
 
-if TYPE_CHECKING:
-    from ...monitors.monitor import Metric
 
-
-def write(runs: Sequence[Run], catalogue: Sequence["Metric"], path: Path) -> None:
+def write(runs: Sequence[Run], catalogue: Sequence[Metric], path: Path) -> None:
     """Write the page, all or nothing; a file that is there is replaced (`page.document.check_output` first)."""
     write_text(path, page(runs, catalogue))
 
 
-def page(runs: Sequence[Run], catalogue: Sequence["Metric"]) -> str:
+def page(runs: Sequence[Run], catalogue: Sequence[Metric]) -> str:
     """The page; the same for the same input. Of very many runs or metrics fewer points are drawn, to keep the limit.
 
     Args:

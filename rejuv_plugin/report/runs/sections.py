@@ -3,12 +3,12 @@
 """Which metrics go into which figure, and in what order a reader meets them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ...monitors.rules import RULES
 from ..page.axes import steps
 from ..page.figure import Key, Words, figure
 from ..page.plot import Line, Panel, Points, plot, rows, style_of, thinned
+from ..page.sections import Section, sorted_into
 from ..page.text import counted
 from .layer_map import layer_map
 from .meaning import OURS, Meanings, base_of, hidden
@@ -27,15 +27,6 @@ _LEVELS = {
 
 _BANDS = 4
 """Runs in one picture whose bands over layers can still be told apart."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """Figures under one heading: metrics whose names begin with one of ``prefixes`` and are in no section above."""
-
-    title: str
-    blurb: str
-    prefixes: tuple[str, ...]
 
 
 SECTIONS = (
@@ -96,12 +87,8 @@ def _curves(title: str, panels: Sequence[Panel], runs: Sequence[Run], note: str,
 
 def grouped(runs: Sequence[Run]) -> list[tuple[Section, list[str]]]:
     """Sections that have something to show, with their metrics; all quantiles of a layered metric are one."""
-    names = dict.fromkeys(base_of(name) for run in runs for name in run.metrics if not hidden(name))
-    found: dict[str, list[str]] = {section.title: [] for section in SECTIONS}
-    for name in sorted(names):
-        home = next(section for section in SECTIONS if name.startswith(section.prefixes))
-        found[home.title].append(name)
-    return [(section, found[section.title]) for section in SECTIONS if found[section.title]]
+    names = {base_of(name) for run in runs for name in run.metrics if not hidden(name)}
+    return sorted_into(sorted(names), SECTIONS)
 
 
 def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, most: int, identity: str) -> list[str]:

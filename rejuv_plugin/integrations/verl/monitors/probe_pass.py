@@ -33,7 +33,7 @@ def probe_monitors(engine: Any, examples: Sequence[Example], config: MonitorsCon
 
     Args:
         engine: verl's, FSDP1, FSDP2 or Megatron, initialised, with an optimizer.
-        examples: from `probe.probe_set.read_probe_set`.
+        examples: from `probe_set.probe_set_of`.
         config: which are on, and how often.
     """
     if "mrope_section" in _rotary(engine):

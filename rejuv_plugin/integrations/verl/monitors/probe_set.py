@@ -2,15 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probe set of a verl job."""
 
-from dataclasses import replace
-
 from ....checkpoint import read_checkpoint
 from ....checkpoint.adapter import is_adapter
 from ....checkpoint.source import locate
-from ....probe.dialogue import Example
-from ....probe.load import load_config, load_tokenizer
-from ....probe.probe_set import read_probe_set
+from ....probe.dialogue import Example, read_examples
 from ..job import MODEL_PATH, Job
+
+_KEY = "rejuvenation.monitors.probe_set.data"
 
 
 def probe_set_of(job: Job) -> list[Example]:
@@ -18,7 +16,7 @@ def probe_set_of(job: Job) -> list[Example]:
     its base's); empty without either, or if no monitor looks at it.
 
     Raises:
-        InputError: `read_probe_set`; a model whose configuration transformers cannot read without its own code.
+        InputError: as `read_examples`; so also for a model that transformers cannot read without its own code.
     """
     monitors, reset = job.settings.monitors, job.settings.reset
     data = monitors.probe_set.data or reset.calibration
@@ -28,4 +26,6 @@ def probe_set_of(job: Job) -> list[Example]:
         model = read_checkpoint(str(job.settings.base_path), "rejuvenation.base_path")
     else:
         model = read_checkpoint(job.sft_path, MODEL_PATH)
-    return read_probe_set(replace(monitors.probe_set, data=data), load_tokenizer(model), load_config(model))
+    most = monitors.probe_set.examples
+    # The template may make several of a dialogue.
+    return read_examples(model, data, monitors.probe_set.max_tokens, _KEY, most)[:most]

@@ -13,7 +13,7 @@ from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....probe.decoder import ModelShape, decoder_layers
-from ....probe.experts import Routed, one_by_one, stacked
+from ....probe.experts import Routed, experts_of, one_by_one
 from .guarded import Guard
 from .sites import NOBODY, Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
 
@@ -106,13 +106,7 @@ def _mlp_hooks(hooks: Hooks, mlp: Any, watched: tuple[NeuronMonitor, Guard], lay
     if hasattr(mlp, "down_proj"):
         neuron_hooks(hooks, mlp.down_proj, watched, layer, 0, mlp.down_proj.in_features)
         return
-    if (experts := stacked(mlp)) is None:
-        raise InputError(
-            f"{_KEY}.neurons",
-            "MLPs with a down_proj, or stacked experts without biases",
-            type(mlp).__name__,
-            f"set {_KEY}.neurons=false",
-        )
+    experts = experts_of(mlp, f"{_KEY}.neurons", f"set {_KEY}.neurons=false")
     _expert_hooks(hooks, experts, watched, layer)
 
 

@@ -13,9 +13,10 @@ from verl.trainer.ppo.utils import need_reference_policy
 
 from ....checkpoint import Plan, is_hub_name, plan_reset, reset_file
 from ....checkpoint.cache import check_place, make_directory, read_inputs_once
+from ....checkpoint.compatible import layer_group
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
-from ....checkpoint.stream import Shard, layer_group
+from ....checkpoint.stream import Shard
 from ....neurons.reset_set import ResetSet
 from ....ops.drift import Drift
 from ....probe.cache import set_path

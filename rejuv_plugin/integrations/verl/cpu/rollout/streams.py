@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from .....ops.sampling import keyed_uniforms
 from .sampling import SamplingParams
 
 
@@ -52,6 +53,4 @@ class RequestStreams:
         k = self._asked[content]
         self._asked[content] += 1
         key = hashlib.sha256(content + k.to_bytes(8, "little")).digest()[:16]
-        # Philox is counter-based: the i-th number depends on the key and i only, whatever the length asked for.
-        philox = np.random.Philox(key=np.frombuffer(key, dtype=np.uint64))
-        return np.random.Generator(philox).random(params.max_tokens)
+        return keyed_uniforms(key, params.max_tokens)
