@@ -17,6 +17,8 @@ from typing import Any
 import safetensors
 import torch
 
+from .parts import is_stack
+from .stack import Stack
 from .values import Values
 
 # Modules that hold the name: those that are imported by now, and `safetensors` for those that will be.
@@ -90,6 +92,8 @@ class _File:
     def get_tensor(self, name: str) -> torch.Tensor:
         if name not in self._values.fused:
             return self._file.get_tensor(name)
+        if self._values.apart and is_stack(self._values.fused[name]) and torch.device(self._device).type == "cpu":
+            return Stack(self._values, name)
         return self._values.tensor(name).to(self._device)
 
     def get_tensors(self) -> dict[str, torch.Tensor]:

@@ -36,7 +36,8 @@ def shared_out(ranks: Ranks, names: Sequence[str], mine: Collection[str]) -> tup
 
 
 def check(plan: Plan, role: str, unread: Collection[str]) -> None:
-    """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors in ``unread``."""
+    """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors, or experts, in
+    ``unread``."""
     missing = [name for name in unread if needed(plan, name, head=role != "critic")]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -27,7 +27,9 @@ class Loaded:
     """What an engine has read."""
 
     drift: Mapping[str, tuple[Drift, Drift]] = field(default_factory=dict)
-    """By tensor that this rank read: how far from the base the SFT checkpoint is, and what was loaded."""
+    """By what this rank read, see `Values.drift`: how far from the base the SFT checkpoint is, and what was loaded."""
+    apart: bool = False
+    """Whether stacks of experts were read by expert."""
     seconds: float = 0.0
     """Wall time of building the module and loading it."""
 
@@ -43,7 +45,8 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
     Returns:
         A record that is filled when the engine is initialised.
     """
-    loaded = Loaded()
+    # FSDP's loader wants stacks whole.
+    loaded = Loaded(apart=is_megatron(engine))
     build = "_build_megatron_module" if is_megatron(engine) else "_build_module"
     original = getattr(engine, build)
 
@@ -56,7 +59,10 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
         else:
             module = None
             alone = build == "_build_module" and not _is_tied(engine)
-            with Values(plan, _threads(alone)) as values, serving(values, engine.model_config.local_path):
+            with (
+                Values(plan, _threads(alone), apart=loaded.apart) as values,
+                serving(values, engine.model_config.local_path),
+            ):
                 try:
                     module = original(*args, **kwargs)
                 except Exception as error:
