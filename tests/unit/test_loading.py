@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who loads the SFT checkpoint through `loading.serving` gets, bit for bit, what `rejuv apply` would have written."""
 
+import sys
 from pathlib import Path
 
 import architectures
@@ -212,9 +213,29 @@ def test_the_name_is_put_back_after_an_error(tmp_path: Path) -> None:
     with Values(plan) as values:
         served = serving(values, plan.sft.root)
         served.__enter__()
-        kept_by_a_module_imported_now = safetensors.safe_open
-        assert holder.safe_open is kept_by_a_module_imported_now is not original
+        kept_elsewhere = safetensors.safe_open
+        assert holder.safe_open is kept_elsewhere is not original
         assert not served.__exit__(KeyError, KeyError(), None)
     assert holder.safe_open is safetensors.safe_open is original
-    file = kept_by_a_module_imported_now(plan.sft.root / "model.safetensors", framework="pt")
+    file = kept_elsewhere(plan.sft.root / "model.safetensors", framework="pt")
     assert torch.equal(file.get_tensor("lm_head.weight"), weights(plan.sft.root)["lm_head.weight"])
+
+
+def test_a_module_that_imports_the_name_is_served_whenever_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mbridge imports its reader of DeepSeek-V3 when the first model is loaded: the reference, then the actor."""
+    (tmp_path / "lazily_imported.py").write_text("from safetensors import safe_open\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = planned(*make_pair(tmp_path), reset=False)
+    file = plan.sft.root / "model.safetensors"
+    for _ in ("reference", "actor"):
+        with Values(plan) as values, serving(values, plan.sft.root):
+            import lazily_imported
+
+            with lazily_imported.safe_open(file, framework="pt") as opened:
+                found = opened.get_tensor("lm_head.weight")
+            assert torch.equal(found, values.tensor("lm_head.weight"))
+        with lazily_imported.safe_open(file, framework="pt") as opened:
+            assert torch.equal(opened.get_tensor("lm_head.weight"), weights(plan.sft.root)["lm_head.weight"])
+    monkeypatch.delitem(sys.modules, "lazily_imported")
