@@ -166,6 +166,41 @@ def test_bridges_take_from_stacks_of_experts_their_own(
     assert len(set.union(*(read for _, read in served))) == 8
 
 
+def _most_in_memory(pair: Path, topology: Topology) -> tuple[int, int, bool]:
+    """On a rank: the most rejuvenated tensors that were there at once while the engine loaded them, of how many; and
+    whether its bridge is as it was."""
+    import weakref
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+    from rejuv_plugin.loading import Values
+
+    made, most, tensor = [], [], Values.tensor
+
+    def counted(self: Values, name: str, index: int | None = None) -> torch.Tensor:
+        found = tensor(self, name, index)
+        made.append(weakref.ref(found))
+        most.append(sum(one() is not None for one in made))
+        return found
+
+    Values.tensor = counted
+    engine = engines.build(pair / "sft", topology)
+    load_rejuvenated(engine, plan_of(pair), "on a rank")
+    engine.initialize()
+    return max(most), len(made), "load_weights" not in vars(engine.bridge)
+
+
+@pytest.mark.parametrize("vanilla", [True, False])
+def test_a_bridge_has_the_tensors_of_few_parameters_at_once(server: Server, pairs: Path, vanilla: bool) -> None:
+    ((most, all_of_them, restored),) = server.run(
+        _most_in_memory, 1, pairs / "qwen3_moe-bfloat16", Topology(vanilla=vanilla)
+    )
+    # Queries, keys and values, and the parameter before.
+    assert most <= 6
+    assert all_of_them > 60
+    assert restored
+
+
 def _report(pair: Path, topology: Topology, start: Start) -> dict:
     """On a rank: what its worker tells the trainer."""
     from megatron_cpu import engines

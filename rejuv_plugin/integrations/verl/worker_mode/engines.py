@@ -8,9 +8,11 @@ weights that were trained: verl loads a resumed run's over them.
 """
 
 import functools
+import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +64,7 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
             with (
                 Values(plan, _threads(alone), apart=loaded.apart) as values,
                 serving(values, engine.model_config.local_path),
+                _one_parameter_at_a_time(engine),
             ):
                 try:
                     module = original(*args, **kwargs)
@@ -75,6 +78,24 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
 
     setattr(engine, build, built)
     return loaded
+
+
+@contextmanager
+def _one_parameter_at_a_time(engine: Any) -> Iterator[None]:
+    """Let mbridge read what a parameter is made of when it comes to it: by itself it reads all of a pipeline stage first,
+    which is cheap with views of mapped files alone. What it makes of them is the same."""
+    bridge = getattr(engine, "bridge", None)
+    load = getattr(bridge, "load_weights", None)
+    # megatron-bridge has no such setting, and reads so anyway.
+    if load is None or "memory_efficient" not in inspect.signature(load).parameters:
+        yield
+        return
+    # An attribute of the instance, found before the method of its class.
+    bridge.load_weights = functools.partial(load, memory_efficient=True)
+    try:
+        yield
+    finally:
+        del bridge.load_weights
 
 
 def _placed(error: Exception, where: str) -> Exception:
