@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rejuvenated weights in verl's Megatron engine: the bits of disk mode in any topology, before and after a step."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -202,7 +203,7 @@ def test_a_bridge_has_the_tensors_of_few_parameters_at_once(server: Server, pair
 
 
 def _report(pair: Path, topology: Topology, start: Start) -> dict:
-    """On a rank: what its worker tells the trainer."""
+    """On a rank: what its worker tells the trainer. The engine gets the SFT checkpoint from ``pair``."""
     from megatron_cpu import engines
     from rejuv_plugin.integrations.verl.worker_mode.worker import Beginning
 
@@ -224,6 +225,29 @@ def test_each_tensor_is_reported_once(server: Server, pairs: Path, topology: Top
         reports = server.run(_report, topology.world, pair, topology, start)
         reported = [name for report in reports for name in report["drift"]]
         assert sorted(reported) == sorted(operation.name for operation in plan.fused)
+
+
+@pytest.mark.parametrize("topology", [Topology(), Topology(vanilla=True)], ids=str)
+def test_a_stored_unembedding_need_not_be_read_where_the_engine_ties_it(
+    server: Server, pairs: Path, tmp_path: Path, topology: Topology
+) -> None:
+    """As of Gemma, whose config.json does not say that it is tied. Here only the engine's copy says so."""
+    pair = Path(shutil.copytree(pairs / "qwen2_tied-bfloat16", tmp_path / "pair"))
+    for side in ("base", "sft"):
+        tensors = weights(pair / side)
+        for file in (pair / side).glob("*.safetensors*"):
+            file.unlink()
+        set_weights(pair / side, tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    shutil.copytree(pair / "sft", tmp_path / "engines" / "sft")
+    for side in ("base", "sft"):
+        config = json.loads((pair / side / "config.json").read_text())
+        del config["tie_word_embeddings"]
+        (pair / side / "config.json").write_text(json.dumps(config))
+    fusion = FusionConfig(alpha=0.4)
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
+    start = Start(str(pair / "base"), str(pair / "sft"), fusion, fingerprint(plan), "sft", False, 1.0, None, None)
+    (report,) = server.run(_report, 1, tmp_path / "engines", topology, start)
+    assert report["unread"] == ["lm_head.weight"]
 
 
 def _actor_and_reference(pair: Path, topology: Topology, rejuvenated: bool) -> tuple[dict, dict]:

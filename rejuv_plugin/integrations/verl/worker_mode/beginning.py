@@ -113,7 +113,7 @@ class Beginning:
         for role, loaded in self._loaded.items():
             names = parts(ready.plan, loaded.apart)
             mine, unread = coverage.shared_out(ready.ranks, names, loaded.drift.keys())
-            coverage.check(ready.plan, role, unread)
+            coverage.check(ready.plan, role, unread, loaded.tied)
             unread = list(dict.fromkeys(map(tensor_of, unread)))
             drift = {name: loaded.drift[name] for name in mine}
         chosen: ResetSet | None = ready.plan.reset.chosen if ready.plan.reset else None

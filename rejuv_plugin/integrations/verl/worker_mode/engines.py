@@ -32,6 +32,8 @@ class Loaded:
     """By what this rank read, see `Values.drift`: how far from the base the SFT checkpoint is, and what was loaded."""
     apart: bool = False
     """Whether stacks of experts were read by expert."""
+    tied: bool = False
+    """Whether the unembedding is the embedding, as the engine has it."""
     seconds: float = 0.0
     """Wall time of building the module and loading it."""
 
@@ -55,6 +57,7 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
     @functools.wraps(original)
     def built(*args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
+        loaded.tied = _is_tied(engine)
         if build == "_build_module" and _throws_weights_away(engine):
             module = original(*args, **kwargs)
             _check_empty(module)
@@ -82,8 +85,8 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
 
 @contextmanager
 def _one_parameter_at_a_time(engine: Any) -> Iterator[None]:
-    """Let mbridge read what a parameter is made of when it comes to it: by itself it reads all of a pipeline stage first,
-    which is cheap with views of mapped files alone. What it makes of them is the same."""
+    """Let mbridge read what a parameter is made of when it comes to it: by itself it reads all of a pipeline stage
+    first, which is cheap with views of mapped files alone. What it makes of them is the same."""
     bridge = getattr(engine, "bridge", None)
     load = getattr(bridge, "load_weights", None)
     # megatron-bridge has no such setting, and reads so anyway.
@@ -112,7 +115,7 @@ def _throws_weights_away(engine: Any) -> bool:
 
 
 def _is_tied(engine: Any) -> bool:
-    return bool(engine.model_config.hf_config.tie_word_embeddings)
+    return bool(getattr(engine.model_config.hf_config, "tie_word_embeddings", False))
 
 
 def _check_empty(module: Any) -> None:
