@@ -7,11 +7,12 @@ transformers, megatron-bridge and mbridge shard, fuse, pad, tie and cast what th
 the one format that all of them share, and no line of what they do with it: so the bits do not depend on the engine, its
 parallelism, or ours.
 
-To read in this order: values, serve, needed; by_drift.
+To read in this order: parts, values, stack, serve, needed; by_drift.
 """
 
 from .needed import needed
+from .parts import parts, tensor_of, whole
 from .serve import serving
 from .values import Values
 
-__all__ = ["Values", "needed", "serving"]
+__all__ = ["Values", "needed", "parts", "serving", "tensor_of", "whole"]

@@ -13,7 +13,8 @@ def needed(plan: Plan, name: str, *, head: bool = True) -> bool:
     Args:
         plan: of the output.
         name: of a tensor in it.
-        head: whether the model has an unembedding.
+        head: whether the model has an unembedding of its own. False as soon as it is known to be tied: config.json may
+            leave that out, where it is what the architecture has anyway.
     """
     if is_prediction(plan.sft, name):
         return False  # loaded on request only

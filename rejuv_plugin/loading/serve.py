@@ -3,24 +3,24 @@
 """While a block runs, loaders that open the SFT checkpoint's weight files read the rejuvenated tensors in them.
 
 All loaders that verl uses open a file with ``safetensors.safe_open``: transformers and mbridge by a name that they
-imported, megatron-bridge by the package's own. That name is replaced while the block runs. A loader that reads another
-way would silently load the SFT checkpoint: so callers compare `Values.drift`, which has what was read, with what they
-expect.
+imported, megatron-bridge by the package's own. That name is replaced in every module that has it while the block runs,
+and put back in every module that has it then. A loader that reads another way would silently load the SFT checkpoint:
+so callers compare `Values.drift`, which has what was read, with what they expect.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import safetensors
 import torch
 
+from .parts import is_stack
+from .stack import Stack
 from .values import Values
-
-# Modules that hold the name: those that are imported by now, and `safetensors` for those that will be.
-_HOLDERS = ("safetensors", "safetensors.torch", "transformers.modeling_utils", "mbridge.core.safetensor_io")
 
 
 @contextmanager
@@ -40,21 +40,29 @@ def serving(values: Values, directory: str | Path) -> Iterator[None]:
         file = original(path, *args, **kwargs)
         # The directory's links are followed, not the file's: in a hub snapshot a file is a link to a nameless blob.
         place = Path(path)
-        # A module that was imported while the block ran keeps this function.
+        # Who has kept this function in another way than by that name.
         if not running or place.name not in values.plan.sft.headers or place.parent.resolve() not in roots:
             return file
         return _File(file, values, _device(args, kwargs))
 
     original = safetensors.safe_open
-    holders = [module for name in _HOLDERS if (module := sys.modules.get(name)) and hasattr(module, "safe_open")]
     try:
-        for module in holders:
-            module.safe_open = opened  # type: ignore[attr-defined]
+        _replace(original, opened)
         yield
     finally:
         running = False
-        for module in holders:
-            module.safe_open = original  # type: ignore[attr-defined]
+        # Among them modules that were imported while the block ran, as mbridge does with its reader of DeepSeek-V3.
+        _replace(opened, original)
+
+
+def _replace(old: Any, new: Any) -> None:
+    """Give the name ``safe_open`` another meaning in all modules where it is ``old``."""
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            # Not by the module's own way: some load what they are asked for, or all of themselves.
+            names = object.__getattribute__(module, "__dict__")
+            if names.get("safe_open") is old:
+                names["safe_open"] = new
 
 
 def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -90,6 +98,8 @@ class _File:
     def get_tensor(self, name: str) -> torch.Tensor:
         if name not in self._values.fused:
             return self._file.get_tensor(name)
+        if self._values.apart and is_stack(self._values.fused[name]) and torch.device(self._device).type == "cpu":
+            return Stack(self._values, name)
         return self._values.tensor(name).to(self._device)
 
     def get_tensors(self) -> dict[str, torch.Tensor]:

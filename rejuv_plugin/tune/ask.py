@@ -44,7 +44,8 @@ def fused_model(plan: Plan, device: torch.device) -> Any:
             # Loaders tell of it in words of their own.
             if values.failed:
                 raise values.failed
-        unread = [name for name in values.fused.keys() - values.drift.keys() if needed(plan, name)]
+        head = not getattr(model.config, "tie_word_embeddings", False)
+        unread = [name for name in values.fused.keys() - values.drift.keys() if needed(plan, name, head=head)]
     if unread:
         raise RuntimeError(
             f"{min(unread)}: expected to be read through safetensors.safe_open, got a loader that reads another way, "

@@ -208,6 +208,18 @@ def test_each_tensor_is_reported_by_one_rank(server: Server) -> None:
     assert [unread for _, unread in shared] == [["9"]] * 3
 
 
+def test_an_unembedding_that_is_tied_by_the_architecture_need_not_be_read(pairs: Path) -> None:
+    """Gemma's config.json does not say that it is: it always is."""
+    plan = plan_of(pairs / "llama-biases")
+    config = {name: value for name, value in plan.sft.config.items() if name != "tie_word_embeddings"}
+    plan = replace(plan, sft=replace(plan.sft, config=config))
+    coverage.check(plan, "actor", ["lm_head.weight"], tied=True)
+    with pytest.raises(coverage.NotRead, match=r"^lm_head.weight: expected to be read"):
+        coverage.check(plan, "actor", ["lm_head.weight"])
+    with pytest.raises(coverage.NotRead, match=r"^model.embed_tokens.weight: expected to be read"):
+        coverage.check(plan, "actor", ["model.embed_tokens.weight"], tied=True)
+
+
 @pytest.mark.parametrize(
     ("role", "name", "config", "needed"),
     [

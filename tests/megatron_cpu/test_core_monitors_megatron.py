@@ -81,6 +81,65 @@ def test_what_the_probe_set_cannot_go_through_is_told_how_to_turn_all_of_it_off(
     assert said.endswith(f"Fix: turn off all that look at the probe set: {off}.")
 
 
+def told_of_optimizer(fsdp: bool, real: bool) -> list[str]:
+    """On a rank: what the monitors of gradients and of sharpness say of megatron-core's own distributed optimizer,
+    which has no groups of parameters if the model is Megatron-FSDP's; or, not ``real``, of one that lacks them for a
+    reason yet unknown."""
+    from types import SimpleNamespace
+
+    from megatron_cpu import engines  # noqa: F401  (the stand-ins)
+
+    # isort: split
+    from megatron.core.distributed import DistributedDataParallelConfig
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+    from megatron.core.optimizer.optimizer_config import OptimizerConfig
+
+    from rejuv_plugin.errors import InputError
+    from rejuv_plugin.integrations.verl.monitors import gradient_shards, weight_shards
+
+    class Unknown(DistributedOptimizer):
+        def __init__(self) -> None:
+            self.ddp_config = settings
+
+    settings = DistributedDataParallelConfig(use_distributed_optimizer=True, use_megatron_fsdp=fsdp)
+    chunk = SimpleNamespace(ddp_config=settings)
+    update = torch.optim.AdamW([torch.zeros(2, requires_grad=True)])
+    # What it is told of buffers it does not look at.
+    there = {name: None for name in ("per_model_buffers", "data_parallel_group", "data_parallel_group_gloo")}
+    optimizer = (
+        DistributedOptimizer(
+            update,
+            OptimizerConfig(use_distributed_optimizer=True, bf16=True),
+            None,
+            None,
+            [chunk],
+            **there,
+            data_parallel_group_idx=0,
+            distributed_optimizer_instance_id=0,
+        )
+        if real
+        else Unknown()
+    )
+    engine, said = SimpleNamespace(optimizer=optimizer, module=[chunk]), []
+    for module in (gradient_shards, weight_shards):
+        module._mcore_names = lambda engine: {}
+        try:
+            list(module._of_megatron(engine))
+        except InputError as error:
+            said.append(str(error))
+    return said
+
+
+@pytest.mark.parametrize(("fsdp", "real", "got"), [(True, True, "true"), (False, False, "an optimizer without its")])
+def test_an_optimizer_without_groups_of_parameters_is_refused(server: Server, fsdp: bool, real: bool, got: str) -> None:
+    (said,) = server.run(told_of_optimizer, 1, fsdp, real)
+    assert len(said) == 2
+    for line, switch in zip(said, ("gradients", "sharpness"), strict=True):
+        key = "actor_rollout_ref.actor.megatron.use_megatron_fsdp"
+        assert line.startswith(f"{key}: expected false for the monitor of {switch}, got {got}")
+        assert line.endswith(f"Fix: set it to false, or rejuvenation.monitors.{switch}=false.")
+
+
 def learn(path: Path, topology: Topology, watched: bool) -> tuple[dict, list[dict]]:
     """On a rank."""
     from megatron_cpu import engines

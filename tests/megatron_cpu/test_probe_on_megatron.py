@@ -42,6 +42,39 @@ def look(path: Path, topology: Topology, transformer: dict) -> tuple[dict, dict]
     return probe_on_rank.measured(engine, EXAMPLES)
 
 
+def look_past_modules(path: Path, name: str) -> dict[str, str]:
+    """On a rank: what each monitor says if the MLPs' down projections are computed without a call of their modules, as
+    Transformer Engine's fused MLP does."""
+    import probe_on_rank
+
+    from megatron_cpu import engines
+
+    # isort: split
+    from verl.utils.megatron_utils import unwrap_model
+
+    engine = engines.build(path, Topology(), dtype="float32")
+    engine.initialize()
+    for layer in unwrap_model(engine.module[0]).decoder.layers[1:]:
+        mlp = layer.mlp if name == "qwen2" else layer.mlp.experts
+        down = mlp.linear_fc2
+
+        class Unseen(type(down)):
+            def __call__(self, *args: object) -> object:
+                return self.forward(*args)
+
+        down.__class__ = Unseen
+    return probe_on_rank.outcomes(engine, EXAMPLES, 1)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3_moe"])
+def test_a_module_that_is_passed_by_is_told_of(server: Server, saved: dict, name: str) -> None:
+    (said,) = server.run(look_past_modules, 1, saved[name][0], name)
+    assert {monitor for monitor, error in said.items() if error} == {"neurons"}
+    assert "rejuvenation.monitors.neurons: expected Unseen to be called for each of" in said["neurons"]
+    assert "got 0 calls: something runs the layers without it" in said["neurons"]
+    assert "use_transformer_engine_op_fuser" in said["neurons"]
+
+
 def train(path: Path, topology: Topology, probed: bool) -> dict:
     import probe_on_rank
 

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rejuvenated weights in verl's Megatron engine: the bits of disk mode in any topology, before and after a step."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import weights
+from checkpoints import save_model, set_weights, weights
 from rank_server import RanksFailed, Server
 from safetensors.torch import load_file, save_file
 
@@ -49,7 +50,7 @@ def _load_and_step(pair: Path, topology: Topology, offload: bool) -> dict:
     engine = engines.build(pair / "sft", topology, offload=offload, lr=0.0, weight_decay=0.0)
     loaded = load_rejuvenated(engine, plan_of(pair), f"on rank {dist.get_rank()}")
     engine.initialize()
-    found = {"read": set(loaded.drift), "loaded": engines.exported(engine)}
+    found = {"read": set(loaded.drift), "apart": loaded.apart, "loaded": engines.exported(engine)}
     with engine.train_mode():
         engine.optimizer_zero_grad()
         engine.optimizer_step()
@@ -90,14 +91,119 @@ def test_the_engine_holds_what_disk_mode_writes(
     apply(plan, tmp_path / "output")
     found = server.run(_load_and_step, topology.world, pairs / model, topology, offload)
     for rank in found:
+        assert rank["apart"]  # stacks of experts, which these files do not have
         assert different(rank["loaded"], tmp_path / "output") == []
         # The optimizer copies its own float32 weights back: they have to be the rejuvenated ones, too.
         assert different(rank["stepped"], tmp_path / "output") == []
     assert set.union(*(rank["read"] for rank in found)) == {operation.name for operation in plan.fused}
 
 
+def _taken(pair: Path, directory: Path, topology: Topology, rejuvenated: bool) -> tuple[dict, set[str]]:
+    """On a rank: what bridges make of the experts that are its own, read from ``directory``, and what they read."""
+    from contextlib import ExitStack
+
+    from megatron.bridge.models.conversion.model_bridge import MegatronModelBridge
+    from megatron.bridge.models.gpt_oss import gpt_oss_bridge as gpt_oss
+    from megatron.bridge.models.hf_pretrained.state import SafeTensorsStateSource, StateDict
+    from megatron.bridge.models.qwen_vl import qwen3_vl_bridge as qwen3_vl
+    from megatron.core import parallel_state as mpu
+    from verl.utils.megatron_utils import unwrap_model
+
+    from megatron_cpu import engines
+    from rejuv_plugin.loading import Values, serving
+
+    engine = engines.build(pair / "sft", topology)
+    engine.initialize()
+    experts = unwrap_model(engine.module[0]).decoder.layers[0].mlp.experts
+    gated = {gpt_oss.GPTOSSBridge(): gpt_oss.GPTOSSMLPGateUpProjMapping}
+    gated[qwen3_vl.Qwen3VLMoEBridge()] = qwen3_vl.ExpertMLPGateUpProjMapping
+    down = {gpt_oss.GPTOSSBridge(): gpt_oss.GPTOSSMLPDownProjMapping}
+    down[qwen3_vl.Qwen3VLMoEBridge()] = qwen3_vl.ExpertMLPDownProjMapping
+    begin = mpu.get_expert_model_parallel_rank() * experts.num_local_experts
+    found, values = {}, Values(stacked_plan(directory.parent), apart=True)
+    with ExitStack() as stack:
+        if rejuvenated:
+            stack.enter_context(serving(values, directory))
+        state = StateDict(SafeTensorsStateSource(directory))
+        for name, mappings in (("gate_up_proj", gated), ("down_proj", down)):
+            linear = "linear_fc1" if name == "gate_up_proj" else "linear_fc2"
+            hf_name, layer = f"model.layers.0.mlp.experts.{name}", f"decoder.layers.0.mlp.experts.{linear}.weight"
+            for bridge, mapping in mappings.items():
+                assert isinstance(bridge, MegatronModelBridge)
+                for i in range(begin, begin + experts.num_local_experts):
+                    # As the bridge's own loop over parameters does.
+                    weights = bridge.maybe_modify_loaded_hf_weight(hf_name, state)
+                    made = mapping(f"{layer}{i}", hf_name).hf_to_megatron(weights, getattr(experts, linear))
+                    found[type(bridge).__name__, name, i] = made.clone()
+    return found, set(values.drift)
+
+
+def stacked_plan(root: Path) -> Plan:
+    return plan_fusion(str(root / "base"), str(root / "sft"), FusionConfig(alpha=0.4))
+
+
+@pytest.mark.parametrize("topology", [Topology(ep=2), Topology(tp=2, ep=2, etp=2)], ids=str)
+def test_bridges_take_from_stacks_of_experts_their_own(
+    server: Server, pairs: Path, tmp_path: Path, topology: Topology
+) -> None:
+    """In the orders of Qwen3-VL, which reads a stack for each expert, and gpt-oss, which keeps and turns it."""
+    for seed, side in enumerate(("base", "sft")):
+        save_model(tmp_path / side, seed)
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"gate_up_proj": (4, 64, 96), "down_proj": (4, 48, 64)}
+        stacks = {
+            f"model.layers.0.mlp.experts.{name}": torch.randn(shape, generator=generator).bfloat16()
+            for name, shape in shapes.items()
+        }
+        set_weights(tmp_path / side, weights(tmp_path / side) | stacks)
+    apply(stacked_plan(tmp_path), tmp_path / "output")
+    pair = pairs / "qwen3_moe-bfloat16"
+    served = server.run(_taken, topology.world, pair, tmp_path / "sft", topology, True)
+    written = server.run(_taken, topology.world, pair, tmp_path / "output", topology, False)
+    for (found, read), (expected, _) in zip(served, written, strict=True):
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+        assert read == {f"model.layers.0.mlp.experts.{name}[{i}]" for _, name, i in found}
+    assert len(set.union(*(read for _, read in served))) == 8
+
+
+def _most_in_memory(pair: Path, topology: Topology) -> tuple[int, int, bool]:
+    """On a rank: the most rejuvenated tensors that were there at once while the engine loaded them, of how many; and
+    whether its bridge is as it was."""
+    import weakref
+
+    from megatron_cpu import engines
+    from rejuv_plugin.integrations.verl.worker_mode.engines import load_rejuvenated
+    from rejuv_plugin.loading import Values
+
+    made, most, tensor = [], [], Values.tensor
+
+    def counted(self: Values, name: str, index: int | None = None) -> torch.Tensor:
+        found = tensor(self, name, index)
+        made.append(weakref.ref(found))
+        most.append(sum(one() is not None for one in made))
+        return found
+
+    Values.tensor = counted
+    engine = engines.build(pair / "sft", topology)
+    load_rejuvenated(engine, plan_of(pair), "on a rank")
+    engine.initialize()
+    return max(most), len(made), "load_weights" not in vars(engine.bridge)
+
+
+@pytest.mark.parametrize("vanilla", [True, False])
+def test_a_bridge_has_the_tensors_of_few_parameters_at_once(server: Server, pairs: Path, vanilla: bool) -> None:
+    ((most, all_of_them, restored),) = server.run(
+        _most_in_memory, 1, pairs / "qwen3_moe-bfloat16", Topology(vanilla=vanilla)
+    )
+    # Queries, keys and values, and the parameter before.
+    assert most <= 6
+    assert all_of_them > 60
+    assert restored
+
+
 def _report(pair: Path, topology: Topology, start: Start) -> dict:
-    """On a rank: what its worker tells the trainer."""
+    """On a rank: what its worker tells the trainer. The engine gets the SFT checkpoint from ``pair``."""
     from megatron_cpu import engines
     from rejuv_plugin.integrations.verl.worker_mode.worker import Beginning
 
@@ -119,6 +225,29 @@ def test_each_tensor_is_reported_once(server: Server, pairs: Path, topology: Top
         reports = server.run(_report, topology.world, pair, topology, start)
         reported = [name for report in reports for name in report["drift"]]
         assert sorted(reported) == sorted(operation.name for operation in plan.fused)
+
+
+@pytest.mark.parametrize("topology", [Topology(), Topology(vanilla=True)], ids=str)
+def test_a_stored_unembedding_need_not_be_read_where_the_engine_ties_it(
+    server: Server, pairs: Path, tmp_path: Path, topology: Topology
+) -> None:
+    """As of Gemma, whose config.json does not say that it is tied. Here only the engine's copy says so."""
+    pair = Path(shutil.copytree(pairs / "qwen2_tied-bfloat16", tmp_path / "pair"))
+    for side in ("base", "sft"):
+        tensors = weights(pair / side)
+        for file in (pair / side).glob("*.safetensors*"):
+            file.unlink()
+        set_weights(pair / side, tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    shutil.copytree(pair / "sft", tmp_path / "engines" / "sft")
+    for side in ("base", "sft"):
+        config = json.loads((pair / side / "config.json").read_text())
+        del config["tie_word_embeddings"]
+        (pair / side / "config.json").write_text(json.dumps(config))
+    fusion = FusionConfig(alpha=0.4)
+    plan = plan_fusion(str(pair / "base"), str(pair / "sft"), fusion)
+    start = Start(str(pair / "base"), str(pair / "sft"), fusion, fingerprint(plan), "sft", False, 1.0, None, None)
+    (report,) = server.run(_report, 1, tmp_path / "engines", topology, start)
+    assert report["unread"] == ["lm_head.weight"]
 
 
 def _actor_and_reference(pair: Path, topology: Topology, rejuvenated: bool) -> tuple[dict, dict]:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who loads the SFT checkpoint through `loading.serving` gets, bit for bit, what `rejuv apply` would have written."""
 
+import sys
 from pathlib import Path
 
 import architectures
@@ -15,9 +16,10 @@ from transformers import AutoModelForCausalLM
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.loading import Values, serving
+from rejuv_plugin.loading import Values, needed, parts, serving, whole
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
+from rejuv_plugin.ops.drift import Drift
 
 ALPHA = 0.3
 
@@ -84,6 +86,70 @@ def test_rows_that_only_the_sft_checkpoint_has_are_kept(tmp_path: Path) -> None:
         assert_same({name: values.tensor(name) for name in values.fused}, weights(tmp_path / "output"))
 
 
+def stacked(tmp_path: Path) -> Path:
+    """A pair with experts in stacks, more than one piece each, and the kernel of a convolution."""
+    base, sft = make_pair(tmp_path)
+    for seed, side in enumerate((base, sft)):
+        generator = torch.Generator().manual_seed(seed)
+        more = {
+            "model.layers.0.mlp.experts.gate_up_proj": torch.randn(3, 640, 512, generator=generator).bfloat16(),
+            "model.layers.0.mlp.experts.down_proj": torch.randn(3, 32, 48, generator=generator).bfloat16(),
+            "model.layers.0.conv.weight": torch.randn(40, 40, 4, generator=generator).bfloat16(),
+        }
+        set_weights(side, weights(side) | more)
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_expert_is_made_when_it_is_taken_out_of_its_stack(workers: int, tmp_path: Path) -> None:
+    root = stacked(tmp_path)
+    plan = planned(root / "base", root / "sft", reset=False)
+    manifest = apply(plan, root / "output")
+    expected = weights(root / "output")
+    gate_up, down = (f"model.layers.0.mlp.experts.{name}_proj" for name in ("gate_up", "down"))
+    with Values(plan, workers, apart=True) as values, serving(values, root / "sft"):
+        file = safetensors.safe_open(root / "sft" / "model.safetensors", framework="pt")
+        stack = file.get_tensor(gate_up)
+        assert isinstance(stack, torch.Tensor)
+        assert (stack.shape, stack.ndim, stack.dtype) == ((3, 640, 512), 3, torch.bfloat16)
+        assert not values.drift
+        assert torch.equal(stack[1], expected[gate_up][1])
+        assert torch.equal(stack.transpose(-1, -2)[-1], expected[gate_up][2].T)
+        assert values.drift.keys() == {f"{gate_up}[1]", f"{gate_up}[2]"}
+        with pytest.raises(IndexError):
+            stack[3]
+        with pytest.raises(TypeError, match="read only"):
+            stack[0] = 0
+        # Whatever else a loader does with it.
+        down_stack = file.get_tensor(down)
+        for found in (
+            down_stack.transpose(-1, -2).contiguous().mT,
+            torch.cat([down_stack[:1], down_stack[1:]]),
+            torch.stack(list(down_stack)),
+            torch.empty_like(expected[down]).copy_(down_stack),
+            down_stack.float().bfloat16(),
+        ):
+            assert type(found) is torch.Tensor
+            assert torch.equal(found, expected[down])
+        for name in expected:
+            assert torch.equal(file.get_tensor(name), expected[name]), name
+    assert list(parts(plan, True)) == sorted(values.drift, key=parts(plan, True).index)
+    assert whole(plan, values.drift).keys() == values.fused.keys()
+    total = sum((both[1] for both in whole(plan, values.drift).values()), start=Drift())
+    assert total.relative == pytest.approx(manifest["drift_from_base"]["output"]["relative_l2"], rel=1e-12)
+
+
+def test_an_expert_that_was_not_read_is_told_by_its_number(tmp_path: Path) -> None:
+    root = stacked(tmp_path)
+    with Values(planned(root / "base", root / "sft", reset=False), apart=True) as values:
+        values.tensor("model.layers.0.mlp.experts.down_proj", 1)
+        (sft, output) = values.drift["model.layers.0.mlp.experts.down_proj[1]"]
+        assert output.moved == pytest.approx(ALPHA**2 * sft.moved, rel=1e-2)
+        unread = [part for part in parts(values.plan, True) if part not in values.drift]
+        assert "model.layers.0.mlp.experts.down_proj[2]" in unread
+        assert needed(values.plan, "model.layers.0.mlp.experts.down_proj[2]")
+
+
 def test_a_copy_of_the_checkpoint_elsewhere_is_served_too_and_another_is_not(tmp_path: Path) -> None:
     import shutil
 
@@ -147,9 +213,29 @@ def test_the_name_is_put_back_after_an_error(tmp_path: Path) -> None:
     with Values(plan) as values:
         served = serving(values, plan.sft.root)
         served.__enter__()
-        kept_by_a_module_imported_now = safetensors.safe_open
-        assert holder.safe_open is kept_by_a_module_imported_now is not original
+        kept_elsewhere = safetensors.safe_open
+        assert holder.safe_open is kept_elsewhere is not original
         assert not served.__exit__(KeyError, KeyError(), None)
     assert holder.safe_open is safetensors.safe_open is original
-    file = kept_by_a_module_imported_now(plan.sft.root / "model.safetensors", framework="pt")
+    file = kept_elsewhere(plan.sft.root / "model.safetensors", framework="pt")
     assert torch.equal(file.get_tensor("lm_head.weight"), weights(plan.sft.root)["lm_head.weight"])
+
+
+def test_a_module_that_imports_the_name_is_served_whenever_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mbridge imports its reader of DeepSeek-V3 when the first model is loaded: the reference, then the actor."""
+    (tmp_path / "lazily_imported.py").write_text("from safetensors import safe_open\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = planned(*make_pair(tmp_path), reset=False)
+    file = plan.sft.root / "model.safetensors"
+    for _ in ("reference", "actor"):
+        with Values(plan) as values, serving(values, plan.sft.root):
+            import lazily_imported
+
+            with lazily_imported.safe_open(file, framework="pt") as opened:
+                found = opened.get_tensor("lm_head.weight")
+            assert torch.equal(found, values.tensor("lm_head.weight"))
+        with lazily_imported.safe_open(file, framework="pt") as opened:
+            assert torch.equal(opened.get_tensor("lm_head.weight"), weights(plan.sft.root)["lm_head.weight"])
+    monkeypatch.delitem(sys.modules, "lazily_imported")

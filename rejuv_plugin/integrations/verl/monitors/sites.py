@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from ....errors import InputError
 from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....monitors.representation import RankMonitor
@@ -83,6 +84,11 @@ class Turns:
         self._seen[again] += 1
         return self._seen[again] - 1, again
 
+    @property
+    def done(self) -> int:
+        """How many micro-batches there were."""
+        return self._seen[0]
+
 
 class Hooks:
     """To be removed by closing ``stack``.
@@ -95,8 +101,28 @@ class Hooks:
     def __init__(self, layouts: Sequence[Layout], stack: ExitStack) -> None:
         self.layouts, self.stack = layouts, stack
 
+    def turns(self, name: str, module: nn.Module, guard: Guard) -> Turns:
+        """Turns for a hook on ``module``, of the monitor that is called ``name``. If the pass ends well and the hook
+        did not run in each micro-batch, ``guard`` keeps an `InputError`: sums would be wrong, or nothing, unsaid."""
+        turns = Turns()
+
+        @guard
+        def check() -> None:
+            if turns.done < len(self.layouts):
+                raise InputError(
+                    f"rejuvenation.monitors.{name}",
+                    f"{type(module).__name__} to be called for each of {len(self.layouts)} micro-batches",
+                    f"{turns.done} calls: something runs the layers without it",
+                    "turn that off (Megatron's use_transformer_engine_op_fuser, CUDA graphs), or set "
+                    f"rejuvenation.monitors.{name}=false",
+                )
+
+        self.stack.push(lambda kind, *_: None if kind else check())
+        return turns
+
     def inputs(
         self,
+        name: str,
         module: nn.Module,
         guard: Guard,
         see: Callable[..., None],
@@ -105,12 +131,13 @@ class Hooks:
         """Show the positional arguments of a module, and the gradient with respect to the first, once a micro-batch.
 
         Args:
+            name: as `turns`.
             module: whose forward pass.
             guard: of what sees.
             see: gets the layout, then the arguments, to be left as they are.
             see_gradient: gets the layout, and the gradient, to be left as it is.
         """
-        turns, awaited = Turns(), set()
+        turns, awaited = self.turns(name, module, guard), set()
 
         @guard
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -125,9 +152,9 @@ class Hooks:
 
         self.stack.callback(module.register_forward_pre_hook(hook).remove)
 
-    def outputs(self, module: nn.Module, guard: Guard, see: Callable[[Layout, Tensor], None]) -> None:
+    def outputs(self, name: str, module: nn.Module, guard: Guard, see: Callable[[Layout, Tensor], None]) -> None:
         """Show what a module returns, or the first of it, once a micro-batch."""
-        turns = Turns()
+        turns = self.turns(name, module, guard)
 
         @guard
         def hook(_: nn.Module, __: Any, output: Any) -> None:
@@ -154,6 +181,7 @@ def neuron_hooks(
     monitor, guard = watched
     monitor.has(layer, width)
     hooks.inputs(
+        monitor.name,
         module,
         guard,
         lambda layout, h, *_: monitor.saw("redo", layer, h.detach()[layout.counted], first),
@@ -165,4 +193,9 @@ def rank_hooks(hooks: Hooks, module: nn.Module, watched: tuple[RankMonitor, Guar
     """Look at what a decoder layer leaves in the residual stream."""
     monitor, guard = watched
     if layer in monitor.places:
-        hooks.outputs(module, guard, lambda layout, hidden: monitor.saw(layer, hidden.detach()[layout.residual]))
+        hooks.outputs(
+            monitor.name,
+            module,
+            guard,
+            lambda layout, hidden: monitor.saw(layer, hidden.detach()[layout.residual]),
+        )

@@ -113,7 +113,7 @@ def _mlp_hooks(hooks: Hooks, mlp: Any, watched: tuple[NeuronMonitor, Guard], lay
 def _expert_hooks(hooks: Hooks, experts: Any, watched: tuple[NeuronMonitor, Guard], layer: int) -> None:
     """For this pass a loop over the experts; see `probe.experts`."""
     monitor, guard = watched
-    turns, awaited = Turns(), set()
+    turns, awaited = hooks.turns(monitor.name, experts, guard), set()
 
     def forward(hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         turn, again = turns.next()

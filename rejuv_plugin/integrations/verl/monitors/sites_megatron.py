@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ....monitors.attention import AttentionMonitor
 from ....monitors.neurons import NeuronMonitor
 from ....probe.decoder import ModelShape
 from .guarded import Guard
-from .sites import Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import Hooks, Layout, Span, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 _PROBE_SET_OFF = f"turn off all that look at the probe set: {_KEY}.probe, .neurons, .ranks, .attention, .sharpness"
@@ -145,7 +146,7 @@ def _expert_hooks(hooks: Hooks, moe: Any, watched: tuple[NeuronMonitor, Guard], 
     inner = config.moe_ffn_hidden_size
     begin = mpu.get_expert_model_parallel_rank() * experts.num_local_experts
     firsts = [(begin + i) * inner + part * (inner // parts) for i in range(experts.num_local_experts)]
-    turns, counts = Turns(), {}
+    turns, counts = hooks.turns(monitor.name, moe.router, guard), {}
 
     @guard
     def weigh(_: nn.Module, __: Any, output: Any) -> Any:
@@ -163,7 +164,8 @@ def _expert_hooks(hooks: Hooks, moe: Any, watched: tuple[NeuronMonitor, Guard], 
 
     hooks.stack.callback(moe.router.register_forward_hook(weigh).remove)
     monitor.has(layer, config.num_moe_experts * inner)
-    hooks.inputs(experts.linear_fc2, guard, see_inputs, lambda layout, gradient: see("grama", layout, gradient))
+    grama = partial(see, "grama")
+    hooks.inputs(monitor.name, experts.linear_fc2, guard, see_inputs, grama)
 
 
 def _attention_hooks(hooks: Hooks, layer: Any, monitor: AttentionMonitor, guard: Guard) -> None:
@@ -190,4 +192,4 @@ def _attention_hooks(hooks: Hooks, layer: Any, monitor: AttentionMonitor, guard:
             scale = config.softmax_scale if config.softmax_scale is not None else q.shape[-1] ** -0.5
             monitor.saw(layer.layer_number - 1, q, k, scale)
 
-    hooks.inputs(layer.self_attention.core_attention, guard, see)
+    hooks.inputs(monitor.name, layer.self_attention.core_attention, guard, see)

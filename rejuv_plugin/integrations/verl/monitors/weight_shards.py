@@ -118,11 +118,12 @@ def _drop_gathered(engine: Any) -> None:
 
 
 def _of_megatron(engine: Any) -> Iterator[Shard]:
+    optimizers = list(distributed_optimizers(engine, "sharpness"))
     if any(chunk.ddp_config.overlap_param_gather for chunk in engine.module):
         # Then a forward gathers by itself, now and then.
         key = "actor_rollout_ref.actor.megatron.override_ddp_config.overlap_param_gather"
         raise _refused(key, "false", "true")
-    for optimizer in distributed_optimizers(engine, "sharpness"):
+    for optimizer in optimizers:
         halves = _pairs(optimizer, "model_float16_groups", "shard_fp32_from_float16_groups")
         for parameter, master in (*halves, *_pairs(optimizer, "model_fp32_groups")):
             mine = optimizer._get_model_param_range_map(parameter)["param"]

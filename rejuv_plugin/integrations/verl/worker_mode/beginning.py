@@ -10,6 +10,7 @@ import torch
 from verl.utils.device import get_device_id, get_device_name
 
 from ....checkpoint import Plan
+from ....loading import parts, tensor_of
 from ....neurons.reset_set import ResetSet
 from ....probe.measure import measure_sharded
 from ....probe.ranks import Ranks, World, place
@@ -99,20 +100,21 @@ class Beginning:
         """What was done, for the trainer. Collective.
 
         Returns:
-            ``drift`` of the tensors that no lower rank has read, by name; ``unread``, the fused tensors that the models
-            have no use for; ``digest`` of the neurons that are reset, None without; ``set``, these neurons, from
-            rank 0; ``seconds``, the most of any role, of building and loading; ``search_seconds``.
+            ``drift`` of what no lower rank has read, by tensor or expert, see `loading.parts`; ``unread``, the fused
+            tensors that the models have no use for; ``digest`` of the neurons that are reset, None without; ``set``,
+            these neurons, from rank 0; ``seconds``, the most of any role, of building and loading; ``search_seconds``.
 
         Raises:
             NotRead: a model was built of other weights.
         """
         ready = prepare(self._start)
-        names = [operation.name for operation in ready.plan.fused]
         drift: dict[str, Any] = {}
         unread: list[str] = []
         for role, loaded in self._loaded.items():
+            names = parts(ready.plan, loaded.apart)
             mine, unread = coverage.shared_out(ready.ranks, names, loaded.drift.keys())
-            coverage.check(ready.plan, role, unread)
+            coverage.check(ready.plan, role, unread, loaded.tied)
+            unread = list(dict.fromkeys(map(tensor_of, unread)))
             drift = {name: loaded.drift[name] for name in mine}
         chosen: ResetSet | None = ready.plan.reset.chosen if ready.plan.reset else None
         return {

@@ -35,9 +35,10 @@ def shared_out(ranks: Ranks, names: Sequence[str], mine: Collection[str]) -> tup
     return owned, [n for i, n in enumerate(names) if not any(other[i] for other in of_all)]
 
 
-def check(plan: Plan, role: str, unread: Collection[str]) -> None:
-    """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors in ``unread``."""
-    missing = [name for name in unread if needed(plan, name, head=role != "critic")]
+def check(plan: Plan, role: str, unread: Collection[str], tied: bool = False) -> None:
+    """Raise `NotRead` if a model of ``role`` (``actor``, ``ref``, ``critic``) is made of tensors, or experts, in
+    ``unread``. It is ``tied`` if its engine makes the unembedding of the embedding: config.json need not say so."""
+    missing = [name for name in unread if needed(plan, name, head=role != "critic" and not tied)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise NotRead(

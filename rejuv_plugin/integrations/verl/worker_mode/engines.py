@@ -8,9 +8,11 @@ weights that were trained: verl loads a resumed run's over them.
 """
 
 import functools
+import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +29,11 @@ class Loaded:
     """What an engine has read."""
 
     drift: Mapping[str, tuple[Drift, Drift]] = field(default_factory=dict)
-    """By tensor that this rank read: how far from the base the SFT checkpoint is, and what was loaded."""
+    """By what this rank read, see `Values.drift`: how far from the base the SFT checkpoint is, and what was loaded."""
+    apart: bool = False
+    """Whether stacks of experts were read by expert."""
+    tied: bool = False
+    """Whether the unembedding is the embedding, as the engine has it."""
     seconds: float = 0.0
     """Wall time of building the module and loading it."""
 
@@ -43,20 +49,26 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
     Returns:
         A record that is filled when the engine is initialised.
     """
-    loaded = Loaded()
+    # FSDP's loader wants stacks whole.
+    loaded = Loaded(apart=is_megatron(engine))
     build = "_build_megatron_module" if is_megatron(engine) else "_build_module"
     original = getattr(engine, build)
 
     @functools.wraps(original)
     def built(*args: Any, **kwargs: Any) -> Any:
         began = time.monotonic()
+        loaded.tied = _is_tied(engine)
         if build == "_build_module" and _throws_weights_away(engine):
             module = original(*args, **kwargs)
             _check_empty(module)
         else:
             module = None
             alone = build == "_build_module" and not _is_tied(engine)
-            with Values(plan, _threads(alone)) as values, serving(values, engine.model_config.local_path):
+            with (
+                Values(plan, _threads(alone), apart=loaded.apart) as values,
+                serving(values, engine.model_config.local_path),
+                _one_parameter_at_a_time(engine),
+            ):
                 try:
                     module = original(*args, **kwargs)
                 except Exception as error:
@@ -69,6 +81,24 @@ def load_rejuvenated(engine: Any, plan: Plan, where: str) -> Loaded:
 
     setattr(engine, build, built)
     return loaded
+
+
+@contextmanager
+def _one_parameter_at_a_time(engine: Any) -> Iterator[None]:
+    """Let mbridge read what a parameter is made of when it comes to it: by itself it reads all of a pipeline stage
+    first, which is cheap with views of mapped files alone. What it makes of them is the same."""
+    bridge = getattr(engine, "bridge", None)
+    load = getattr(bridge, "load_weights", None)
+    # megatron-bridge has no such setting, and reads so anyway.
+    if load is None or "memory_efficient" not in inspect.signature(load).parameters:
+        yield
+        return
+    # An attribute of the instance, found before the method of its class.
+    bridge.load_weights = functools.partial(load, memory_efficient=True)
+    try:
+        yield
+    finally:
+        del bridge.load_weights
 
 
 def _placed(error: Exception, where: str) -> Exception:
@@ -85,7 +115,7 @@ def _throws_weights_away(engine: Any) -> bool:
 
 
 def _is_tied(engine: Any) -> bool:
-    return bool(engine.model_config.hf_config.tie_word_embeddings)
+    return bool(getattr(engine.model_config.hf_config, "tie_word_embeddings", False))
 
 
 def _check_empty(module: Any) -> None:
