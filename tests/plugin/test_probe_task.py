@@ -26,8 +26,9 @@ def _cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def where() -> tuple[int, str | None, str | None]:
-    return os.getpid(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")
+def where() -> tuple[int, dict[str, float], str | None]:
+    resources = ray.get_runtime_context().get_assigned_resources()
+    return os.getpid(), resources, os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def fail(kind: str) -> None:
@@ -43,16 +44,16 @@ def gpus() -> float:
 def test_the_gpu_is_free_again_when_the_task_is_over() -> None:
     # verl counts free GPUs once, right after.
     for _ in range(3):
-        pid, _, visible = run(where, device="cuda")
+        pid, resources, visible = run(where, device="cuda")
         assert gpus() == 1
         assert pid != os.getpid()
+        assert resources == {"CPU": 1, "GPU": 1}
         assert visible == "0"
 
 
-def test_on_the_cpu_a_task_has_the_nodes_free_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, threads, _ = run(where, device="cpu")
-    # The environment of the tests may have a say of its own, as a user's may.
-    assert threads == os.environ.get("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+def test_on_the_cpu_a_task_has_the_nodes_free_cpus() -> None:
+    _, resources, _ = run(where, device="cpu")
+    assert resources == {"CPU": min(2, os.cpu_count() or 1)}
 
 
 def test_of_several_visible_gpus_a_task_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,55 @@ import pandas as pd
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from verl_composer import Composer, Refused
 
 from rejuv_plugin.integrations.verl.job import Job, job_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def composed(script: str, directory: Path, *, platform: str = "cuda", **more: str) -> DictConfig:
-    """What a script hands verl's trainer."""
-    env = os.environ | {"SFT": "/sft", "BASE": "/base", "TRAIN": "t.parquet", "VAL": "v.parquet", "DATA": "/data"}
-    env |= {"OUT": str(directory / "out"), "SIMULATOR_URL": "http://host:8000/v1", "VERL_PLATFORM": "cpu"}
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PLATFORM": platform, **more}
-    command = ["bash", str(RECIPES / script), "--cfg", "job"]
+# verl's commands are written down instead of started, and torchrun is one process, whatever it is asked for.
+PYTHON = f"""#!/usr/bin/env bash
+if [ "$1" != -m ]; then exec "{sys.executable}" "$@"; fi
+printf '%s\\0' "$@" > "$WRITTEN_DOWN"
+"""
+TORCHRUN = """#!/usr/bin/env bash
+while [ "$1" != -m ]; do shift; done
+exec python "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    started = Composer(VERL_PLATFORM="cpu")
+    yield started
+    started.close()
+
+
+def command_of(script: str, directory: Path, *arguments: str, **variables: str) -> list[str]:
+    """The arguments of python that a script ends with."""
+    stand_ins = directory / "stand_ins"
+    stand_ins.mkdir()
+    for name, text in (("python", PYTHON), ("torchrun", TORCHRUN)):
+        (stand_ins / name).write_text(text)
+        (stand_ins / name).chmod(0o755)
+    written_down = stand_ins / "arguments"
+    env = os.environ | {"PATH": f"{stand_ins}:{os.environ['PATH']}", "WRITTEN_DOWN": str(written_down)} | variables
+    command = ["bash", str(RECIPES / script), *arguments, "--cfg", "job"]
     result = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
-    return OmegaConf.create(yaml.safe_load(result.stdout))
+    return written_down.read_text().split("\0")[:-1]
+
+
+def composed(
+    composer: Composer, script: str, directory: Path, *arguments: str, platform: str = "cuda", **more: str
+) -> DictConfig:
+    """What a script hands verl's trainer."""
+    variables = {"SFT": "/sft", "BASE": "/base", "TRAIN": "t.parquet", "VAL": "v.parquet", "DATA": "/data"}
+    variables |= {"OUT": str(directory / "out"), "SIMULATOR_URL": "http://host:8000/v1", "PLATFORM": platform}
+    flag, module, *overrides = command_of(script, directory, *arguments, **variables | more)
+    assert (flag, overrides[-2:]) == ("-m", ["--cfg", "job"])
+    return composer(module, overrides[:-2])
 
 
 def kept(config: DictConfig, directory: Path, name: str, keep: int | None = None) -> None:
@@ -61,9 +96,9 @@ def accepted(config: DictConfig) -> Job:
     return job
 
 
-def test_megatron_grpo(tmp_path: Path) -> None:
+def test_megatron_grpo(composer: Composer, tmp_path: Path) -> None:
     more = {"CALIBRATION": "pairs.jsonl", "CP": "4", "MAX_PROMPT": "1000", "MAX_RESPONSE": "9001"}
-    config = composed("megatron_grpo/run_qwen3_30b_a3b_megatron.sh", tmp_path, **more)
+    config = composed(composer, "megatron_grpo/run_qwen3_30b_a3b_megatron.sh", tmp_path, **more)
     kept(config, tmp_path, "sft-alpha0.5-reset-worker")
     # Of 4 GPUs, two sequences that are as long as they may be.
     assert budgets(config) == (5001, 10002, 10002)
@@ -80,12 +115,32 @@ def test_megatron_grpo(tmp_path: Path) -> None:
     ("arm", "start", "alpha", "path"),
     [("moderate", "", 1.0, "/models/sft4"), ("sft8", "/x", 1.0, "/x")],
 )
-def test_quickstart_from_any_start(tmp_path: Path, arm: str, start: str, alpha: float, path: str) -> None:
+def test_quickstart_from_any_start(
+    composer: Composer, tmp_path: Path, arm: str, start: str, alpha: float, path: str
+) -> None:
     more = {"ARM": arm, "START": start, "MODELS": "/models", "RUN_DIR": str(tmp_path)}
-    config = composed("quickstart/run_nav_fsdp2.sh", tmp_path, platform="cpu", **more)
+    config = composed(composer, "quickstart/run_nav_fsdp2.sh", tmp_path, platform="cpu", **more)
     job = accepted(config)
     assert (config.trainer.experiment_name, config.actor_rollout_ref.model.path) == (arm, path)
     assert (job.settings.fusion.alpha, job.settings.base_path) == (alpha, "/models/base")
+
+
+def test_verl_itself_composes_the_same(composer: Composer, tmp_path: Path) -> None:
+    """The one command that is started, as users start it: the composer stands in for it in the tests around."""
+    variables = {"MODELS": "/models", "RUN_DIR": str(tmp_path)}
+    arguments = command_of("quickstart/run_nav_fsdp2.sh", tmp_path, **variables)
+    env = os.environ | {"VERL_PLATFORM": "cpu"}
+    result = subprocess.run([sys.executable, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    config = OmegaConf.create(yaml.safe_load(result.stdout))
+    assert config.rejuvenation.base_path == "/models/base"
+    assert composer(arguments[1], arguments[2:-2]) == config
+
+
+def test_a_key_that_verl_does_not_have(composer: Composer, tmp_path: Path) -> None:
+    """So that the composer's silence says something."""
+    with pytest.raises(Refused, match=r"Could not override 'critic.optim.weight_decay_of_all'"):
+        composed(composer, "math_grpo/run_qwen3_4b_ppo.sh", tmp_path, "critic.optim.weight_decay_of_all=1")
 
 
 MATH: dict[str, dict[str, Any]] = {
@@ -117,8 +172,8 @@ MATH: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("script", MATH)
-def test_math_grpo(script: str, tmp_path: Path) -> None:
-    config = composed(f"math_grpo/{script}", tmp_path, ALPHA="0.4", RESET_SET="neurons.json", KEEP="2")
+def test_math_grpo(composer: Composer, script: str, tmp_path: Path) -> None:
+    config = composed(composer, f"math_grpo/{script}", tmp_path, ALPHA="0.4", RESET_SET="neurons.json", KEEP="2")
     kept(config, tmp_path, f"{script.removesuffix('.sh').rpartition('_')[2]}-sft-alpha0.4-reset", keep=2)
     job = accepted(config)
     assert (job.settings.mode, job.settings.fusion.alpha) == ("disk", 0.4)
@@ -132,8 +187,8 @@ def test_math_grpo(script: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["fsdp2", "megatron"])
-def test_tau_retail(engine: str, tmp_path: Path) -> None:
-    config = composed(f"tau_retail/run_qwen3_8b_{engine}.sh", tmp_path, SIMULATOR_SEED="3")
+def test_tau_retail(composer: Composer, engine: str, tmp_path: Path) -> None:
+    config = composed(composer, f"tau_retail/run_qwen3_8b_{engine}.sh", tmp_path, SIMULATOR_SEED="3")
     accepted(config)
     kept(config, tmp_path, "sft-alpha0.5-simulator-seed3-temperature0.0")
     assert budgets(config) == ((8192 + 16384) // {"fsdp2": 4, "megatron": 2}[engine],) * 3
@@ -156,19 +211,10 @@ def test_tau_retail(engine: str, tmp_path: Path) -> None:
     ("variables", "tokens", "mismatch"),
     [({}, 16384, False), ({"MAX_LENGTH": "24577", "ULYSSES": "4", "IGNORE_MISMATCH": "True"}, 6145, True)],
 )
-def test_sft_ladder(tmp_path: Path, variables: dict[str, str], tokens: int, mismatch: bool) -> None:
-    """torchrun is a stand-in that starts one process, whatever it is asked for."""
-    torchrun = tmp_path / "bin" / "torchrun"
-    torchrun.parent.mkdir()
-    torchrun.write_text('#!/usr/bin/env bash\nwhile [ "$1" != -m ]; do shift; done\nexec python "$@"\n')
-    torchrun.chmod(0o755)
+def test_sft_ladder(composer: Composer, tmp_path: Path, variables: dict[str, str], tokens: int, mismatch: bool) -> None:
     pd.DataFrame({"messages": [[]] * 48}).to_parquet(tmp_path / "sft.parquet")
-    path = f"{torchrun.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = os.environ | {"PATH": path, "BASE": "/base", "TRAIN": "sft.parquet", "OUT": "ladder", "RUNGS": "2"}
-    command = ["bash", str(RECIPES / "math_grpo" / "run_sft_ladder_fsdp2.sh"), "--cfg", "job"]
-    result = subprocess.run(command, env=env | variables, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-2000:]
-    config = OmegaConf.create(yaml.safe_load(result.stdout))
+    more = {"TRAIN": "sft.parquet", "OUT": "ladder", "RUNGS": "2", **variables}
+    config = composed(composer, "math_grpo/run_sft_ladder_fsdp2.sh", tmp_path, **more)
     assert (config.data.train_batch_size, config.trainer.total_training_steps) == (16, 6)
     assert (config.data.max_token_len_per_gpu, config.data.ignore_input_ids_mismatch) == (tokens, mismatch)
     ulysses = config.engine.ulysses_sequence_parallel_size

@@ -153,11 +153,11 @@ def test_lora_trains_on_the_fused_base(models: Path, tmp_path: Path) -> None:
     assert "drift_base" not in seen
 
 
-def test_rollouts_on_servers_of_their_own(models: Path, tmp_path: Path) -> None:
+def test_rollouts_on_servers_of_their_own_from_an_alpha_that_the_job_chose(models: Path, tmp_path: Path) -> None:
     """The other asynchronous trainer: test_neuron_reset.py."""
     job = Job(tmp_path, models / "sft", models / "data", steps=2)
     job.overrides = [
-        *rejuvenated(models), *STANDING_STILL,
+        *rejuvenated(models, fusion__alpha="auto", tune__alphas="'0.3,0.5,0.7'", tune__count=8), *STANDING_STILL,
         "trainer.v1.trainer_mode=separate_async", "trainer.v1.separate_async.parameter_sync_step=1",
         "actor_rollout_ref.rollout.checkpoint_engine.backend=gloo",
         "actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1",
@@ -166,3 +166,15 @@ def test_rollouts_on_servers_of_their_own(models: Path, tmp_path: Path) -> None:
     fused, saved = fused_weights(job), job.final_weights()
     assert [name for name in fused if not torch.equal(saved[f"0.{name}"], fused[name])] == []
     assert_asynchronous(job)
+
+    checkpoints = job.directory / "checkpoints"
+    (found,) = (checkpoints / "rejuvenated").glob("tuning-*/tuning.json")
+    said = json.loads(found.read_text())
+    alpha = said["choice"]["alpha"]
+    assert [row["alpha"] for row in said["trace"]] == [0.3, 0.5, 0.7]
+    assert (said["prompts"]["group"], said["prompts"]["max_response"]) == (4, 8)
+    (made,) = (checkpoints / "rejuvenated").glob("sft-*")
+    assert json.loads((made / "rejuvenation.json").read_text())["settings"]["fusion"]["alpha"] == alpha
+    assert job.metrics[0]["training/rejuvenation/alpha"] == alpha
+    record = json.loads((checkpoints / "global_step_2" / "rejuvenation_start.json").read_text())
+    assert record["tuned"]["alpha"] == alpha

@@ -21,16 +21,22 @@ from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations import ray_shards, shared_disk
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def started() -> Iterator[Cluster]:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(2):
-        made.add_node(num_cpus=1)
     ray.init(address=made.address)
-    made.wait_for_nodes()
     yield made
     ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(started: Cluster) -> Cluster:
+    """Three nodes, also after a test that lost one."""
+    while len(started.list_all_nodes()) < 3:
+        started.add_node(num_cpus=1)
+    started.wait_for_nodes()
+    return started
 
 
 @pytest.fixture
@@ -45,6 +51,19 @@ def record(plan: Plan, output: Path, **options: object) -> dict:
     for entry in ("created", "seconds"):
         del found[entry]
     return found
+
+
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First: in the cluster of the other tests this process has nothing to look for."""
+    assert not ray.is_initialized()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda temp_dir: None)
+    # Ray looks for any cluster's processes, too: it would join that of a job of the other stream of tests, and end this
+    # process, without a word, a minute after that job.
+    services.find_gcs_addresses.cache_clear()
+    monkeypatch.setattr(services, "_find_address_from_flag", lambda flag: set())
+    with pytest.raises(InputError, match=r"^--ray: expected a Ray cluster .*Fix: start one"):
+        ray_shards.connect("--ray")
 
 
 def test_three_nodes_write_what_one_process_writes(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
@@ -65,26 +84,6 @@ def test_a_node_that_sees_other_inputs_writes_nothing(tmp_path: Path, plan: Plan
     assert ray_shards._write(shared, file, str(tmp_path / "out")) is None
     assert list((tmp_path / "out").iterdir()) == []
     assert ray_shards._write((plan, ray_shards._stamps(plan)), file, str(tmp_path / "out")).file == file
-
-
-def test_a_node_is_lost_midway(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
-    expected = record(plan, tmp_path / "alone", shards=local(1))
-    files = len(plan.layout.headers)
-    assert files > 12
-    finished = []
-
-    def lose_a_node(phase: str, done: int, total: int) -> None:
-        finished.append(done)
-        if len(finished) == 4:
-            # As when the power goes: no task of it can end in order.
-            cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
-
-    assert record(plan, tmp_path / "out", shards=ray_shards.over_cluster(), progress=lose_a_node) == expected
-    assert len(finished) > files
-    deadline = time.monotonic() + 60
-    while len(ray_shards.nodes()) > 2 and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert len(ray_shards.nodes()) == 2, "no node was lost"
 
 
 def test_what_the_nodes_do_not_see_is_written_here(
@@ -131,12 +130,22 @@ def test_the_command_joins_the_cluster(tmp_path: Path, plan: Plan, cluster: Clus
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
 
 
-def test_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(services, "find_bootstrap_address", lambda temp_dir: None)
-    # Ray looks for any cluster's processes, too: it would join that of a job of the other stream of tests, and end this
-    # process, without a word, a minute after that job.
-    services.find_gcs_addresses.cache_clear()
-    monkeypatch.setattr(services, "_find_address_from_flag", lambda flag: set())
-    with pytest.raises(InputError, match=r"^--ray: expected a Ray cluster .*Fix: start one"):
-        ray_shards.connect("--ray")
+def test_a_node_is_lost_midway(tmp_path: Path, plan: Plan, cluster: Cluster) -> None:
+    """Last: no other node has to take its place."""
+    expected = record(plan, tmp_path / "alone", shards=local(1))
+    files = len(plan.layout.headers)
+    assert files > 12
+    finished = []
+
+    def lose_a_node(phase: str, done: int, total: int) -> None:
+        finished.append(done)
+        if len(finished) == 4:
+            # As when the power goes: no task of it can end in order.
+            cluster.remove_node(sorted(cluster.worker_nodes, key=lambda node: node.node_id)[0], allow_graceful=False)
+
+    assert record(plan, tmp_path / "out", shards=ray_shards.over_cluster(), progress=lose_a_node) == expected
+    assert len(finished) > files
+    deadline = time.monotonic() + 60
+    while len(ray_shards.nodes()) > 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert len(ray_shards.nodes()) == 2, "no node was lost"

@@ -14,7 +14,7 @@ FILES = [
     "test_driver_check", "test_import_hook", "test_job", "test_monitor_watch", "test_monitor_catalogue",
     "test_run_record", "test_other_trainers", "test_worker_start", "test_entry_points",
 ]  # fmt: skip
-# Of the processes of test_entry_points this one says most.
+# Of test_entry_points what starts no process.
 EXPRESSION = "not test_entry_points or all_three_trainers"
 FOUND = "from importlib import metadata, util; print(metadata.version('verl'), util.find_spec('verl').origin)"
 
