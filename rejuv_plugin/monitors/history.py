@@ -87,7 +87,9 @@ def read_steps(path: Path, key: str) -> list[Record]:
         else:
             found[record["step"]] = record
     if not found:
-        raise InputError(key, "at least one step", f"none in {path}", "wait for the run's first step")
+        raise InputError(
+            key, "at least one step", f"none in {path}", "wait for the first one, or give the file that a run wrote"
+        )
     return [found[step] for step in sorted(found)]
 
 
@@ -114,7 +116,10 @@ def _lines(path: Path, key: str) -> Iterator[tuple[int, Record]]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(
-            key, f"a readable {path.name}", f"{path} ({error.strerror})", "give a run's directory"
+            key,
+            f"a readable {path.name}",
+            f"{path} ({error.strerror})",
+            "give the directory of a run, a diagnosis or a tuning",
         ) from None
     cut: int | None = None
     for number, line in enumerate(lines, 1):

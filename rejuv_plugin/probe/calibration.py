@@ -97,7 +97,12 @@ def _jsonl(file: Path, key: str) -> list[Any]:
 def _prompt(row: Any, column: str, number: int, key: str) -> list[Message]:
     if not isinstance(row, dict) or column not in row:
         names = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise InputError(key, f"a column {column}", f"{names or 'no such column'} in row {number}", "name the column")
+        raise InputError(
+            key,
+            f"a column {column}",
+            f"{names or 'no such column'} in row {number}",
+            f"use one of them, or name it {column}",
+        )
     prompt = row[column]
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if (
