@@ -22,6 +22,7 @@ from rejuv_plugin.checkpoint.provenance import content_key
 from rejuv_plugin.config import defaults
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import disk_mode, planning, run_record
+from rejuv_plugin.integrations.verl.cpu import fork_server
 from rejuv_plugin.integrations.verl.driver_check import checked
 from rejuv_plugin.integrations.verl.job import job_of
 from rejuv_plugin.neurons.reset_set import from_json
@@ -29,8 +30,10 @@ from rejuv_plugin.neurons.reset_set import from_json
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    # As in laptop mode, Ray has GPUs by name only.
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    # As in laptop mode, Ray has GPUs by name only, and its workers are forked: each task here has one of its own.
+    forked = {"py_executable": fork_server.py_executable()}
+    options = {"include_dashboard": False, "log_to_driver": False, "runtime_env": forked}
+    ray.init(address="local", num_cpus=2, num_gpus=1, **options)
     yield
     ray.shutdown()
 

@@ -16,14 +16,17 @@ from omegaconf import OmegaConf
 from rejuv_plugin.config import TuningConfig, defaults, from_mapping
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.integrations.verl import disk_mode, run_record
+from rejuv_plugin.integrations.verl.cpu import fork_server
 from rejuv_plugin.integrations.verl.driver_check import checked
 from rejuv_plugin.integrations.verl.job import job_of
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
-    # As in laptop mode, Ray has GPUs by name only.
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    # As in laptop mode, Ray has GPUs by name only, and its workers are forked: each task here has one of its own.
+    forked = {"py_executable": fork_server.py_executable()}
+    options = {"include_dashboard": False, "log_to_driver": False, "runtime_env": forked}
+    ray.init(address="local", num_cpus=2, num_gpus=1, **options)
     yield
     ray.shutdown()
 
