@@ -176,12 +176,23 @@ def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> J
     return Judged(bad, speed_share > rule.clear or norm_share < NORM_CLEAR, seen)
 
 
+FADED = 0.01
+"""Of the highest learning rate: below it a sample of the weights has too few that change to tell that from none."""
+
+
 def frozen(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
     share, rate = values
-    if _warms_up(memory, rate) or rate <= 0:
+    highest = memory["highest"] = max(rate, memory.get("highest", rate))
+    if _warms_up(memory, rate) or rate <= FADED * highest:
         return None
-    seen = f"{share:.1e} of the bf16 weights changed, at learning rate {rate:.1e}; alarm below {rule.level:.0e}"
-    return Judged(share < rule.level, share > rule.clear, seen)
+    # An update far below the last bit changes that with a chance proportional to its size, and so to the rate: at the
+    # end of a schedule that decays to 0 a healthy policy hardly changes either.
+    part = rate / highest
+    seen = (
+        f"{share:.1e} of the bf16 weights changed, at learning rate {rate:.1e}, {part:.2g} of its highest; "
+        f"alarm below {rule.level * part:.1e}"
+    )
+    return Judged(share < rule.level * part, share > rule.clear * part, seen)
 
 
 def dormant(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged:

@@ -207,6 +207,29 @@ def test_a_rate_of_zero_freezes_nothing() -> None:
     assert run([{BITS: 0.0, RATE: 1e-9}] * 5)
 
 
+def test_a_rate_that_decays_to_zero_freezes_nothing() -> None:
+    """Adam on float32 weights, of which fewer and fewer change in bfloat16, as many as are sampled of a small model."""
+    torch.manual_seed(0)
+    steps = 500
+    weight = torch.nn.Parameter(torch.randn(50_000) * 0.02)
+    adam = torch.optim.AdamW([weight], lr=1e-6)
+    feed = []
+    for step in range(steps):
+        rate = adam.param_groups[0]["lr"] = 0.5e-6 * (1 + math.cos(math.pi * step / steps))
+        before = weight.detach().bfloat16()
+        weight.grad = torch.randn(50_000)
+        adam.step()
+        changed = (weight.detach().bfloat16() != before).double().mean().item()
+        feed.append({BITS: changed, RATE: rate})
+    assert min(seen[BITS] for seen in feed[-5:]) < rule_of("frozen_bits").level < 0.1 * feed[0][BITS]
+    assert not run(feed)
+    # A policy that hardly acts is seen early and late.
+    for first in (20, steps * 3 // 4):
+        stuck = [seen | {BITS: seen[BITS] * (1e-3 if step >= first else 1)} for step, seen in enumerate(feed)]
+        (alarm,) = run(stuck)
+        assert (alarm.name, alarm.since) == ("frozen_bits", first + 1)
+
+
 def noisy_run(seed: int, steps: int = 160) -> list[Metrics]:
     """Everything at once, in and out of trouble, with gaps."""
     chance = random.Random(seed)
