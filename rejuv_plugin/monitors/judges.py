@@ -136,11 +136,15 @@ def zero_advantage(rule: Rule, step: int, values: Sequence[float], memory: Memor
     return Judged(share > rule.level and passed < SOLVED, share < rule.clear or passed > SOLVED + 0.1, seen)
 
 
-def _warms_up(memory: Memory, rate: float) -> bool:
-    """Whether the learning rate has risen since the last measurement."""
-    last = memory.get("rate", rate)
-    memory["rate"] = rate
-    return rate > last * (1 + 1e-6)
+def _rates(memory: Memory, told: float) -> tuple[float | None, bool]:
+    """The learning rate of this measurement's updates, None at the first one, and whether the next one's is higher.
+
+    verl's ``actor/lr`` is what its scheduler says after the step, which is the next step's: a step's own was told by
+    the measurement before.
+    """
+    own = memory.get("rate")
+    memory["rate"] = told
+    return own, own is not None and told > own * (1 + 1e-6)
 
 
 NORM_LEVEL, NORM_CLEAR = 1.2, 1.1
@@ -148,14 +152,15 @@ NORM_LEVEL, NORM_CLEAR = 1.2, 1.1
 
 
 def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
-    ratio, norm, rate = values
-    if _warms_up(memory, rate):
+    ratio, norm, told = values
+    rate, rises = _rates(memory, told)
+    if rises:
         for name in ("settled", "base", "speed", "norm"):
             memory.pop(name, None)
-    if rate <= 0:
+    if rate is not None and rate <= 0:
         return None
     memory["settled"] = memory.get("settled", 0) + 1
-    if memory["settled"] <= SETTLE:
+    if rate is None or memory["settled"] <= SETTLE:
         return None
     # An update is proportional to the learning rate: a schedule that decays is not a policy that stalls.
     speed = ratio / rate
@@ -181,9 +186,10 @@ FADED = 0.01
 
 
 def frozen(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
-    share, rate = values
-    highest = memory["highest"] = max(rate, memory.get("highest", rate))
-    if _warms_up(memory, rate) or rate <= FADED * highest:
+    share, told = values
+    rate, rises = _rates(memory, told)
+    highest = memory["highest"] = max(told, memory.get("highest", told))
+    if rate is None or rises or rate <= FADED * highest:
         return None
     # An update far below the last bit changes that with a chance proportional to its size, and so to the rate: at the
     # end of a schedule that decays to 0 a healthy policy hardly changes either.
