@@ -14,6 +14,10 @@ Memory = dict[str, Any]
 """What a rule remembers between steps: JSON, as it is saved with the run's checkpoints."""
 
 
+BEGIN = "begin"
+"""What every memory holds from the start: the first step of the run that updates the policy."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """One step as a rule sees it. Between ``bad`` and ``good`` an alarm stays as it is."""
@@ -78,8 +82,8 @@ def low_at_start(rule: Rule, step: int, values: Sequence[float], memory: Memory)
     (entropy,) = values
     first = memory.setdefault("first", [])
     if len(first) < START:
-        # Monitors that join a run later do not see its start.
-        if not first and step > START:
+        # Monitors that join a run later do not see its start; after a critic's warm-up it is the first update of all.
+        if not first and step >= memory.get(BEGIN, 1) + START:
             return None
         first.append(entropy)
         memory.setdefault("since", step)

@@ -24,21 +24,22 @@ from rejuv_plugin.monitors.monitor import Values
 class Workers:
     """Answer as a worker group of two does."""
 
-    def __init__(self, broken: str = "") -> None:
+    def __init__(self, broken: str = "", entropy: float | None = 1.0) -> None:
         self.asked: list[tuple[str, Any]] = []
         self._broken = broken
+        self._numbers = {} if entropy is None else {"entropy": entropy}
 
     def __getattr__(self, name: str) -> Any:
         def asked(argument: Any) -> list:
             self.asked.append((name.removeprefix("plasticity_"), argument))
             if name == self._broken:
                 raise RuntimeError("a worker died")
-            return [None, Report(Values({"entropy": 1.0}))]
+            return [None, Report(Values(dict(self._numbers)))]
 
         return asked
 
 
-def watch(root: Path, estimator: str = "grpo", groups: bool = False) -> Watch:
+def watch(root: Path, estimator: str = "grpo", groups: bool = False, critic_warmup: int = 0) -> Watch:
     tiny.save_base(root / "sft")
     (root / "probe.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     monitors = {"groups": groups, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
@@ -46,7 +47,7 @@ def watch(root: Path, estimator: str = "grpo", groups: bool = False) -> Watch:
         {
             "rejuvenation": {**defaults(), "base_path": str(root / "base"), "monitors": monitors},
             "algorithm": {"adv_estimator": estimator},
-            "trainer": {"use_v1": True, "default_local_dir": str(root / "run")},
+            "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "critic_warmup": critic_warmup},
             "actor_rollout_ref": {"model": {"path": str(root / "sft")}},
         }
     )
@@ -67,6 +68,14 @@ def test_the_probe_pass_is_asked_for_when_it_is_due_and_before_the_report(tmp_pa
     assert [asked for asked in workers.asked if asked[0] == "ahead"] == [("ahead", 1), ("ahead", 3)]
     assert workers.asked[:2] == [("ahead", 1), ("report", 1)]
     assert [record["step"] for record in read_steps(tmp_path / "run" / PLASTICITY, "run")] == [1, 2, 3, 4]
+
+
+def test_after_a_critics_warm_up_the_start_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watched = watch(tmp_path, critic_warmup=5)
+    for step in range(1, 8):
+        workers = Workers(entropy=0.1 if step >= 5 else None)
+        watched.measure(SimpleNamespace(actor_rollout_wg=workers, global_steps=step), None, {})
+    assert "ALARM low_entropy_at_start at step 7, since step 5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("broken", ["plasticity_load", "plasticity_save", "plasticity_ahead", "plasticity_report"])

@@ -152,6 +152,17 @@ def test_low_entropy_is_judged_once_at_the_start() -> None:
     assert over.step == 3 + 20 + 4
 
 
+def test_the_start_is_the_first_update_after_a_critics_warm_up() -> None:
+    """Which monitors that join later do not see, here as elsewhere; resumed or not."""
+    feed: list[Metrics] = [{}] * 4 + [{ENTROPY: 0.1}] * 3
+    (alarm,) = run(feed, Alarms(begin=5))
+    assert (alarm.name, alarm.since, alarm.step) == ("low_entropy_at_start", 5, 7)
+    assert not run([{ENTROPY: 0.1}] * 20, Alarms(begin=5), start=8)
+    resumed = Alarms()
+    resumed.load_state(Alarms(begin=5).state())
+    assert run(feed, resumed) == [alarm]
+
+
 def test_an_entropy_that_is_halved_after_the_collapse_window_is_fine() -> None:
     assert not run([{DROP: 0.6}] * 50, start=151)
     assert run([{DROP: 0.6}] * 3, start=148)

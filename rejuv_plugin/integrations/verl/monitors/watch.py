@@ -54,7 +54,9 @@ class Watch:
         self._examples: Sequence[Example] = probe_set_of(job)
         self._directory = run_directory(config)
         self._compared = OmegaConf.select(config, "algorithm.adv_estimator") in COMPARING
-        self._alarms = Alarms() if self._settings.alarms else None
+        # As verl decides whether a step updates the policy.
+        begin = max(1, OmegaConf.select(config, "trainer.critic_warmup") or 0)
+        self._alarms = Alarms(begin=begin) if self._settings.alarms else None
         self._entropy_at_start: float | None = None
         self._steps: History | None = None
         self._raised: History | None = None
