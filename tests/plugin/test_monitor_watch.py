@@ -3,6 +3,7 @@
 """What the trainer's side of the monitors asks of the workers, and what it does when something fails."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +77,28 @@ def test_after_a_critics_warm_up_the_start_is_judged(tmp_path: Path, capsys: pyt
         workers = Workers(entropy=0.1 if step >= 5 else None)
         watched.measure(SimpleNamespace(actor_rollout_wg=workers, global_steps=step), None, {})
     assert "ALARM low_entropy_at_start at step 7, since step 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [math.nan, math.inf, 0.0])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_entropy_at_the_start_is_one_that_others_can_be_compared_with(
+    tmp_path: Path, first: float, resumed: bool
+) -> None:
+    def measured(watched: Watch, step: int, entropy: float) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        trainer = SimpleNamespace(actor_rollout_wg=Workers(entropy=entropy), global_steps=step)
+        watched.measure(trainer, None, metrics)
+        if resumed:
+            watched.save(trainer, str(tmp_path))
+        return metrics
+
+    watched = watch(tmp_path)
+    assert "actor/plasticity/entropy_drop" not in measured(watched, 1, first)
+    if resumed:
+        watched = watch(tmp_path)
+        watched.begin(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=1), tmp_path)
+    assert measured(watched, 2, 2.0)["actor/plasticity/entropy_drop"] == 0
+    assert measured(watched, 3, 0.5)["actor/plasticity/entropy_drop"] == 0.75
 
 
 @pytest.mark.parametrize("broken", ["plasticity_load", "plasticity_save", "plasticity_ahead", "plasticity_report"])

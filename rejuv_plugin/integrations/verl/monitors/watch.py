@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -162,10 +163,11 @@ class Watch:
         return report.values
 
     def _since_start(self, values: Values) -> None:
-        entropy = values.numbers.get("entropy")
-        if entropy is None:
+        entropy = values.numbers.get("entropy", nan)
+        if not isfinite(entropy):
             return
-        if self._entropy_at_start is None:
+        # Not 0, of which there is no share, nor what an earlier version may have kept.
+        if not (self._entropy_at_start and isfinite(self._entropy_at_start)):
             self._entropy_at_start = entropy
         if self._entropy_at_start > 0:
             values.numbers[ENTROPY_DROP.name] = 1.0 - entropy / self._entropy_at_start
