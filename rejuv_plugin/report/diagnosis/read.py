@@ -68,6 +68,8 @@ class Verdict:
     headline: str
     reasons: list[Reason]
     advice: list[str]
+    not_judged: list[tuple[str, str]]
+    """Signals that a rule left alone, and why."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ def _verdict(found: Fields) -> Verdict:
         words = (each.text("says", ""), each.text("source", ""))
         how = (each.text("bad"), each.truth("met"), each.truth("clear", True))
         reasons.append(Reason(each.text("signal"), value, each.interval(), threshold, *how, *words))
-    return Verdict(found.text("level"), found.text("headline", ""), reasons, found.texts("advice"))
+    not_judged = [(each.text("signal"), each.text("why", "")) for each in found.each("not_judged")]
+    return Verdict(found.text("level"), found.text("headline", ""), reasons, found.texts("advice"), not_judged)
 
 
 def _grid(found: Fields) -> Grid:
