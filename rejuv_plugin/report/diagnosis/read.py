@@ -111,6 +111,8 @@ class Checkpoint:
     modules: dict[str, Grid]
     positions: dict[str, Positions]
     curves: dict[str, Curve]
+    not_measured: dict[str, str]
+    """Why a number that was asked for is not there."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _signal(found: Fields) -> Signal:
 
 
 def _checkpoint(found: Fields) -> Checkpoint:
-    verdict, layers = found.maybe("verdict"), found.maybe("layers")
+    verdict, layers, missing = found.maybe("verdict"), found.maybe("layers"), found.maybe("not_measured")
     return Checkpoint(
         found.text("name"),
         found.text("path", ""),
@@ -190,6 +192,7 @@ def _checkpoint(found: Fields) -> Checkpoint:
             name: Curve(_pairs(each, "x", "y"), each.text("x_label", ""), each.text("y_label", ""))
             for name, each in found.named("curves")
         },
+        {name: missing.text(name) for name in missing.names()} if missing else {},
     )
 
 
