@@ -3,9 +3,11 @@
 """What is seen of weights as they stream by, against the whole tensors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from rejuv_plugin.checkpoint.headers import read_header
@@ -147,6 +149,29 @@ def test_places_are_read_from_a_file(tmp_path: Path, dtype: torch.dtype, sample:
     info = read_header(tmp_path / "model.safetensors", "--base").tensors["w"]
     at = places("w", 1500, sample)
     assert torch.equal(read(tmp_path, info, at), tensor.reshape(-1)[at].double())
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied"),
+    [
+        ("Qwen3Config", False),
+        ("Qwen3Config", True),
+        # The language model's part has no flag, or another one.
+        *(("Qwen2_5_VLConfig", False), ("Qwen3VLConfig", True), ("Glm4vConfig", False)),
+        *(("Qwen3VLMoeConfig", False), ("Mistral3Config", True), ("InternVLConfig", True)),
+    ],
+)
+def test_a_head_counts_where_it_is_a_weight_of_its_own(monkeypatch: pytest.MonkeyPatch, kind: str, tied: bool) -> None:
+    monkeypatch.setattr(stream.dist, "get_rank", lambda: 0)
+    config = getattr(transformers, kind)(tie_word_embeddings=tied)
+    weights = {"model.embed_tokens.weight": torch.ones(2), "lm_head.weight": torch.ones(2)}
+    engine = SimpleNamespace(
+        model_config=SimpleNamespace(hf_config=config), get_per_tensor_param=lambda: (weights.items(), None)
+    )
+    monitor = stream.StreamedWeights(engine, 64, None)
+    for _ in range(2):
+        assert dict(engine.get_per_tensor_param()[0]) == weights
+    assert monitor.sums()["update_of"].sum() == (2 if tied else 4)
 
 
 def test_groups() -> None:
