@@ -12,6 +12,7 @@ that its ratio is several times too large, and grows with the root of the update
 by another name then, and nothing is judged by it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -134,14 +135,20 @@ class WeightsMonitor(Monitor):
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._known:
-            # A layer's experts are many, and of one kind.
-            at = places(name, tensor.numel(), RUN if ".experts." in name else self._sample)
+            at = places(name, tensor.numel(), self._wanted(name, tensor))
             base = self._base_of(name, tensor.numel(), at)
             self._base[name] = None if base is None else base.to(tensor.device)
             if name in self._start:
                 self._start[name] = self._start[name].to(tensor.device)
             self._known[name] = _Tensor(tensor.numel(), at.to(tensor.device), self._row(name))
         return tensor.detach().reshape(-1)[self._known[name].at.to(tensor.device)]
+
+    def _wanted(self, name: str, tensor: Tensor) -> int:
+        """How many elements to sample. A layer's experts are many, and of one kind: some of each, be it a tensor of its
+        own or one along the first dimension of a tensor of all."""
+        if ".experts." not in name:
+            return self._sample
+        return RUN if re.search(r"\.experts\.\d+\.", name) else max(self._sample, RUN * tensor.shape[0])
 
     def _row(self, name: str) -> int:
         within = within_layer(name)

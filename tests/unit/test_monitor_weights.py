@@ -109,6 +109,23 @@ def test_a_sample_estimates_the_whole() -> None:
     assert found == pytest.approx(float((0.01 * two).norm() / one.norm()), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "sampled"),
+    [
+        ("model.layers.0.mlp.experts.7.up_proj.weight", (100, 128), RUN),
+        # All of a layer's in one: as many of them as of experts that are stored one by one.
+        ("model.layers.0.mlp.experts.gate_up_proj", (128, 64, 16), 128 * RUN),
+        ("model.layers.0.feed_forward.experts.down_proj", (4, 64, 64), 1024),
+        ("model.layers.0.mlp.experts.down_proj_bias", (4, 8), 32),
+        ("model.layers.0.mlp.up_proj.weight", (100, 128), 1024),
+    ],
+)
+def test_every_expert_has_its_share(name: str, shape: tuple[int, ...], sampled: int) -> None:
+    monitor = WeightsMonitor(1, 1024, lambda name, elements, at: None)
+    list(monitor.watch([(name, torch.zeros(shape))]))
+    assert len(monitor.start[name]) == sampled
+
+
 def test_a_stream_that_breaks_off_was_not_seen() -> None:
     monitor = WeightsMonitor(2, 64, lambda name, elements, at: None)
     measured(monitor, weights(0))
