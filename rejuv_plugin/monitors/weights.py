@@ -4,8 +4,10 @@
 
 They are looked at where verl streams them to the rollout, as whole tensors under their HF names: so the sample, and
 every number, is the same for every engine and at any world size. Of a tensor with more elements than the sample, sums
-of squares are scaled up by its size; the relative error of a norm over n sampled elements is about
-``sqrt((kurtosis - 1) / 4 n)``.
+of squares are scaled up by its size. The relative error of a norm over n sampled elements is about
+``sqrt((kurtosis - 1) / 4 n)`` where each element moves for itself. But they are taken in runs of 64 neighbours: where
+those move together n counts for n / 64. Of embeddings of which a step updates 1 % of the rows the error is 0.8 at
+n = 4096, where single elements would give 0.14: there steps can only be compared by the mean over many.
 
 What is streamed in 16 bits is rounded: of an update far below the last bit few weights change, each by a whole bit, so
 that its ratio is several times too large, and grows with the root of the update rather than with the update. It goes

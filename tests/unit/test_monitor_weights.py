@@ -126,6 +126,24 @@ def test_every_expert_has_its_share(name: str, shape: tuple[int, ...], sampled: 
     assert len(monitor.start[name]) == sampled
 
 
+def test_the_error_of_a_sample_is_as_said_where_whole_rows_move() -> None:
+    """Of a row in a hundred, by changes that are normally distributed."""
+    rows, columns, elements = 20_000, 256, 4096
+    generator, errors = torch.Generator().manual_seed(0), []
+    for draw in range(200):
+        moves = torch.rand(rows, generator=generator) < 0.01
+        at = places(f"embeddings {draw}", rows * columns, elements)
+        single = torch.randint(rows * columns, (elements,), generator=generator)
+        estimates = []
+        for sample in (at, single):
+            change = moves[sample // columns] * torch.randn(elements, generator=generator)
+            estimates.append(float((change.square().sum() * rows * columns / elements).sqrt()))
+        errors.append(torch.tensor(estimates) / float((moves.sum() * columns).sqrt()) - 1)
+    in_runs, alone = torch.stack(errors).square().mean(0).sqrt().tolist()
+    assert in_runs == pytest.approx(0.8, abs=0.1)
+    assert alone == pytest.approx(((3 / 0.01 - 1) / 4 / elements) ** 0.5, rel=0.15)
+
+
 def test_a_stream_that_breaks_off_was_not_seen() -> None:
     monitor = WeightsMonitor(2, 64, lambda name, elements, at: None)
     measured(monitor, weights(0))
