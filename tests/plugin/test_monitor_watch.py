@@ -40,14 +40,16 @@ class Workers:
         return asked
 
 
-def watch(root: Path, estimator: str = "grpo", groups: bool = False, critic_warmup: int = 0) -> Watch:
+def watch(
+    root: Path, estimator: str = "grpo", groups: bool = False, critic_warmup: int = 0, filtered: bool = False
+) -> Watch:
     tiny.save_base(root / "sft")
     (root / "probe.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     monitors = {"groups": groups, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
     config = OmegaConf.create(
         {
             "rejuvenation": {**defaults(), "base_path": str(root / "base"), "monitors": monitors},
-            "algorithm": {"adv_estimator": estimator},
+            "algorithm": {"adv_estimator": estimator, "filter_groups": {"enable": filtered} if filtered else None},
             "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "critic_warmup": critic_warmup},
             "actor_rollout_ref": {"model": {"path": str(root / "sft")}},
         }
@@ -151,17 +153,34 @@ def test_groups_are_judged_where_answers_are_compared(
     raised: set[str],
 ) -> None:
     """Of four prompts those in ``passed`` with 1 are always solved."""
-    watched = watch(tmp_path, estimator, groups=True)
-    rows = [(uid, score) for uid, score in enumerate(passed) for _ in range(answers)]
+    metrics = measured_groups(watch(tmp_path, estimator, groups=True), monkeypatch, [[p] * answers for p in passed])
+    on = {name.rpartition("/")[2] for name, value in metrics.items() if "/alarm/" in name and value}
+    assert on == raised
+    assert metrics["training/plasticity/pass_rate"] == sum(passed) / 4
+
+
+def test_nothing_is_said_of_groups_that_were_filtered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of them is mixed, though the policy may solve all the others, or none: their alarms do not judge."""
+    watched = watch(tmp_path, groups=True, filtered=True)
+    metrics = measured_groups(watched, monkeypatch, [[0, 1], [1, 0], [0, 1]])
+    of_groups = {name.removeprefix("training/plasticity/") for name in metrics if name.startswith("training/plas")}
+    assert of_groups & {"pass_rate", "pass_rate_floor", "zero_advantage_groups"} == {"zero_advantage_groups"}
+    assert metrics["training/plasticity/zero_advantage_groups"] == 0
+    judged = {name.removeprefix("alarm/") for name in of_groups if name.startswith("alarm/")}
+    assert judged
+    assert not judged & {"no_signal", "all_solved", "zero_advantage"}
+
+
+def measured_groups(watched: Watch, monkeypatch: pytest.MonkeyPatch, passed: list[list[int]]) -> dict[str, Any]:
+    """The metrics of the last of twelve steps, with the scores of each prompt's answers."""
+    rows = [(uid, score) for uid, group in enumerate(passed) for score in group]
     data = {"uid": [uid for uid, _ in rows], "rm_scores": torch.tensor([[0.0, float(score)] for _, score in rows])}
     monkeypatch.setattr(module.transfer_queue, "kv_batch_get", lambda **_: data)
     batch = SimpleNamespace(keys=list(range(len(rows))), tags=[{}] * len(rows), partition_id="train")
     metrics: dict[str, Any] = {}
     for step in range(1, 13):
         watched.measure(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=step), batch, metrics)
-    on = {name.rpartition("/")[2] for name, value in metrics.items() if "/alarm/" in name and value}
-    assert on == raised
-    assert metrics["training/plasticity/pass_rate"] == sum(passed) / 4
+    return metrics
 
 
 def test_every_estimator_of_verl_is_sorted() -> None:

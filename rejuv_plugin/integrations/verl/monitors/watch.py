@@ -55,6 +55,7 @@ class Watch:
         self._examples: Sequence[Example] = probe_set_of(job)
         self._directory = run_directory(config)
         self._compared = OmegaConf.select(config, "algorithm.adv_estimator") in COMPARING
+        self._filtered = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
         # As verl decides whether a step updates the policy.
         begin = max(1, OmegaConf.select(config, "trainer.critic_warmup") or 0)
         self._alarms = Alarms(begin=begin) if self._settings.alarms else None
@@ -181,7 +182,9 @@ class Watch:
         )
         scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
         prompts = [str(uid) for uid in data["uid"]]
-        return groups.signals(scores, prompts, self._settings.pass_score, compared=self._compared)
+        return groups.signals(
+            scores, prompts, self._settings.pass_score, compared=self._compared, filtered=self._filtered
+        )
 
     def _judge(self, step: int, seen: dict[str, float]) -> bool:
         """Whether an alarm was raised."""
