@@ -142,6 +142,7 @@ def test_a_state_that_cannot_be_read_or_a_directory_that_cannot_be_written(
         ("grpo", 4, [0, 0, 0, 0], {"no_signal", "zero_advantage"}),
         ("grpo", 4, [1, 1, 1, 1], {"all_solved"}),
         ("a_users_own", 4, [0, 0, 0, 0], set()),
+        ("gdpo", 4, [0, 0, 0, 0], set()),
     ],
 )
 def test_groups_are_judged_where_answers_are_compared(
@@ -186,6 +187,7 @@ def measured_groups(watched: Watch, monkeypatch: pytest.MonkeyPatch, passed: lis
 def test_every_estimator_of_verl_is_sorted() -> None:
     from verl.trainer.ppo.core_algos import AdvantageEstimator
 
-    others = {"gae", "reinforce_plus_plus", "remax"}
+    # Of gdpo it is the components of the reward that are compared, not the scores that are seen here.
+    others = {"gdpo", "gae", "reinforce_plus_plus", "remax"}
     assert {estimator.value for estimator in AdvantageEstimator} <= {*COMPARING, *others}
     assert AdvantageEstimator.GRPO in COMPARING

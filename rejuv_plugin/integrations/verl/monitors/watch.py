@@ -34,7 +34,7 @@ _VERLS_OWN = (
 )
 """Metrics of verl, by prefix, that belong into the same picture."""
 COMPARING = (
-    *("grpo", "grpo_passk", "grpo_vectorized", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
+    *("grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
 )
 """Of verl's ``algorithm.adv_estimator`` those that compare the answers to a prompt with one another. What a user's own
