@@ -71,7 +71,8 @@ class Monitor(ABC):
 
     @abstractmethod
     def sums(self) -> Sums:
-        """This rank's part of what was seen since the last call, which is forgotten. All ranks call it at once."""
+        """This rank's part of what was seen since the last call, which is forgotten: tensors that share no memory and
+        may be written to. All ranks call it at once."""
 
     @abstractmethod
     def values(self, sums: Mapping[str, Tensor]) -> Values:
