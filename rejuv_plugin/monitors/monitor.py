@@ -74,6 +74,9 @@ class Monitor(ABC):
         """This rank's part of what was seen since the last call, which is forgotten: tensors that share no memory and
         may be written to. All ranks call it at once."""
 
+    def turn_off(self) -> None:  # noqa: B027  most hold next to nothing
+        """Called once when it will not be asked again, on all ranks at once: let go of what is held."""
+
     @abstractmethod
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         """Metrics from the sums over all ranks; they may be on any device. No collective: the first rank calls it."""

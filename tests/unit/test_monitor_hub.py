@@ -42,6 +42,29 @@ class Counting(Monitor):
         return Values({self.name: float(sums["total"] / sums["count"])}, {self.name: layers})
 
 
+class Holding(Counting):
+    """Tells when it was turned off."""
+
+    def turn_off(self) -> None:
+        turned_off.append((self.name, dist.get_rank()))
+        raise RuntimeError("which ends nothing")
+
+
+turned_off: list[tuple[str, int]] = []
+
+
+def three_steps_with_one_that_fails() -> list[tuple[str, int]]:
+    hub = Hub(
+        {(name,): lambda name=name: [Holding(name, bad=0 if name == "bad" else None)] for name in ("a", "bad")}, "cpu"
+    )
+    assert [sorted(hub.report(step).failed) for step in (1, 2, 3)] == [[], ["bad"], []]
+    return turned_off
+
+
+def test_who_is_off_is_told_once_on_every_rank() -> None:
+    assert ranks.run(three_steps_with_one_that_fails, 2) == [[("bad", 0)], [("bad", 1)]]
+
+
 class Together(Counting):
     """Runs a collective by itself, as the pass over the probe set does."""
 

@@ -86,7 +86,6 @@ class Hub:
         for name in on:
             for part in sums[name].values():
                 dist.all_reduce(part)
-        self._off |= report.failed.keys()
         # Eigenvalues take a while: once is enough. What raises here is agreed on first thing next time.
         for name in on if dist.get_rank() == 0 else ():
             found = sums.pop(name)
@@ -120,8 +119,18 @@ class Hub:
         fine = torch.tensor([name not in self._error for name in on], dtype=torch.int32, device=self._device)
         dist.all_reduce(fine, op=dist.ReduceOp.MIN)
         well = [name for name, ok in zip(on, fine.tolist(), strict=True) if ok]
-        report.failed |= {name: self._reason(name) for name in on if name not in well}
+        for name in on:
+            if name not in well:
+                report.failed[name] = self._reason(name)
+                self._turn_off(name)
         return well
+
+    def _turn_off(self, name: str) -> None:
+        self._off.add(name)
+        # One that this rank could not make is not there.
+        if monitor := self._monitors.pop(name, None):
+            with Guard():
+                monitor.turn_off()
 
     def _reason(self, name: str) -> str:
         reasons: list[str | None] = [None] * dist.get_world_size()
