@@ -86,6 +86,9 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write(metrics, output / "report.html")
     show(table(metrics))
+    for row in metrics["checkpoints"]:
+        for name, why in row["not_measured"].items():
+            print(f"{row['name']}: {name} was not measured: {why}")
     print(
         f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / 'metrics.json'}"
     )

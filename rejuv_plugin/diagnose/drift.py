@@ -68,15 +68,18 @@ def moved(
     names = [name for name in named[-1] if all(name in of for of in named)]
     for done, name in enumerate(names, 1):
         place = place_of(name)
+        sizes = Magnitudes.none()
         sides = [(base.root, base.tensors[name]), *((s.root, of[name]) for s, of in zip(steps, named, strict=True))]
         for start, *values in _pieces(sides):
             change = values[-1] - start
             drifts[place] = drifts.get(place, Drift()) + drift(values[-1], start)
-            spikes[place] = spikes.get(place, Magnitudes.none()) + Magnitudes.of(change)
+            sizes = sizes + Magnitudes.of(change)
             if len(values) == 3:
                 last, before = values[2] - values[1], values[1] - values[0]
                 sums = torch.stack([(last * before).sum(), last.square().sum(), before.square().sum()])
                 steps_taken[place] = steps_taken.get(place, torch.zeros(3, dtype=torch.float64)) + sums
+        # What was not trained at all, as most of a model is by LoRA on a few projections, is no sparse change.
+        spikes[place] = spikes.get(place, Magnitudes.none()) + (sizes if sizes.changed else Magnitudes.none())
         tick(done, len(names))
     return _found(drifts, spikes, steps_taken, layers)
 
@@ -116,9 +119,11 @@ def _found(
     def of_row(values: Mapping[Place, object], row: str) -> list:
         return [value for (r, _), value in values.items() if r == row]
 
+    sizes = sum(spikes.values(), Magnitudes.none())
     numbers = {
         "drift": plain(sum(drifts.values(), Drift()).relative),
-        "drift_spikes": plain(sum(spikes.values(), Magnitudes.none()).top_share()),
+        "drift_spikes": plain(sizes.top_share()),
+        "drift_changed": plain(sizes.changed),
         "update_cosine": plain(cosine(list(steps.values()))),
     }
     by: dict[str, Sequence[float]] = {

@@ -32,8 +32,25 @@ class Evidence:
     """Of the threshold."""
     stands_in_for: str | None = None
     """Judged only where that signal was not measured."""
-    unless: tuple[tuple[str, Literal["above", "below"], float | str], ...] = ()
-    """Not judged where another signal is on this side of a level: there it means something else."""
+    unless: tuple["Unless", ...] = ()
+    """Not judged where one of these holds: there it means something else."""
+
+
+@dataclass(frozen=True)
+class Unless:
+    """Another signal on one side of a level."""
+
+    signal: str
+    side: Literal["above", "below"]
+    level: float | str
+    """A number, or the signal that is the level."""
+    says: str
+    """Why there is nothing to judge there."""
+
+
+NEAR_ROUNDING = 0.3
+"""Share of changed weights. Of normally distributed changes that are rounded to bfloat16, the largest 1 % have at most
+0.2 of the squares where more than this changed, and 0.3 to all of them where less than half of this did."""
 
 
 EVIDENCE = (
@@ -91,8 +108,11 @@ EVIDENCE = (
         1,
         "more tries hardly find more than the first one does, though most prompts are not solved",
         f"{_OURS}; a small gap as a sign: arXiv 2606.09932",
-        # Where hardly any prompt is ever solved there is no room for a gap: that is low headroom.
-        unless=(("pass_at_k", "above", 0.9), ("pass_at_k", "below", "pass_floor")),
+        unless=(
+            Unless("pass_at_k", "above", 0.9, "nearly all prompts are solved, which leaves no room for a gap"),
+            # That is low headroom.
+            Unless("pass_at_k", "below", "pass_floor", "hardly any prompt is ever solved, so there can be no gap"),
+        ),
     ),
     Evidence(
         "drift_spikes",
@@ -102,6 +122,14 @@ EVIDENCE = (
         1,
         "the change from the base is sparse: a few weights moved far",
         f"{_OURS}; large and sparse drift as a sign: arXiv 2606.09932",
+        unless=(
+            Unless(
+                "drift_changed",
+                "below",
+                NEAR_ROUNDING,
+                "the change from the base is near the rounding of the files, which makes any small change sparse",
+            ),
+        ),
     ),
     Evidence(
         "pass_at_1",

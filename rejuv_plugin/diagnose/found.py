@@ -20,6 +20,8 @@ class Found:
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
     positions: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
+    """Why there is no number, where that was not asked for."""
 
     def __or__(self, other: "Found") -> "Found":
         return Found(
@@ -28,13 +30,15 @@ class Found:
             self.modules | other.modules,
             self.positions | other.positions,
             self.curves | other.curves,
+            self.not_measured | other.not_measured,
         )
 
     def to_json(self, names: Sequence[str]) -> dict[str, Any]:
         """Of metrics.json: every one of ``names`` among the numbers, null where there is none; no NaN anywhere."""
         numbers = {name: _estimate(self.numbers.get(name)) for name in names}
         parts = {"layers": self.layers, "modules": self.modules, "positions": self.positions, "curves": self.curves}
-        return {"numbers": numbers} | {name: finite(part) for name, part in parts.items()}
+        found = {"numbers": numbers} | {name: finite(part) for name, part in parts.items()}
+        return found | {"not_measured": self.not_measured}
 
 
 def plain(value: float | None) -> Estimate | None:

@@ -3,11 +3,13 @@
 """One checkpoint after the other: loaded, looked at, judged, forgotten."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.progress import Progress
@@ -68,7 +70,7 @@ def _of_model(
     """What needs a model in memory."""
     settings, found = inputs.settings, Found()
     tokens: list[Tokens] = []
-    with fitting(inputs.device, "--device"):
+    with fitting(inputs.device, "--device", "leave neurons out of --signals"):
         # Of what a model was before, graphs in cycles may hold on to memory.
         free(inputs.device)
         model = load_model(checkpoint, inputs.device)
@@ -81,14 +83,35 @@ def _of_model(
             found |= _sampled(inputs, model, checkpoint.key, say)
         if "sharpness" in settings.wanted:
             say("sharpness", 0, 1)
-            found |= sharpness(model, inputs.examples, checkpoint.key)
+            names = ("sharpness_sam", "critical_sharpness")
+            found |= _if_it_fits(names, _NO_SHARPNESS, lambda: sharpness(model, inputs.examples, checkpoint.key))
             say("sharpness", 1, 1)
         if settings.hessian:
-            value = top_eigenvalue(
-                model, inputs.examples[:EXAMPLES], settings.seed, lambda done: say("Hessian", done, done)
-            )
-            found |= Found({"hessian_top": plain(value)})
+            found |= _if_it_fits(("hessian_top",), _NO_HESSIAN, lambda: _hessian(inputs, model, say))
     return found, tokens
+
+
+_NO_SHARPNESS = "leave sharpness out of --signals, or use --device cpu"
+_NO_HESSIAN = "leave out --hessian, or use --device cpu"
+
+
+def _if_it_fits(names: Sequence[str], fix: str, measure: Callable[[], Found]) -> Found:
+    """What ``measure`` finds; where the GPU has no room for it, why it does not: no verdict needs it, and what was
+    measured before it may have taken hours."""
+    try:
+        return measure()
+    except torch.OutOfMemoryError as error:
+        reason = " ".join(str(error).split())[:200]
+    # What the failed attempt held is free only now that its error is gone.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return Found(not_measured=dict.fromkeys(names, f"the GPU had no room for it ({reason}); to ask for less: {fix}"))
+
+
+def _hessian(inputs: Inputs, model: Any, say: Progress) -> Found:
+    examples = inputs.examples[:EXAMPLES]
+    value = top_eigenvalue(model, examples, inputs.settings.seed, lambda done: say("Hessian", done, done))
+    return Found({"hessian_top": plain(value)})
 
 
 def _teacher_forced(inputs: Inputs, model: Any, key: str, say: Progress) -> tuple[Found, list[Tokens]]:

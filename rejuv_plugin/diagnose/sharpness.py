@@ -28,7 +28,7 @@ def sharpness(model: Any, examples: Sequence[Example], key: str) -> Found:
     """SAM's rise of the loss and the critical sharpness along the negative gradient, of the mean NLL over the response
     tokens of the first examples. The model's weights are put back, bit for bit.
 
-    Needs memory for three times the model: its weights, a copy, and the gradient.
+    Needs memory for twice the model, its weights and the gradient, and for a copy of the weights on the host.
 
     Args:
         model: from `load.load_model`.
@@ -69,12 +69,14 @@ def along(model: Any, direction: Sequence[Tensor], value: Callable[[], float]) -
         value: called with the model at ``weights + step * direction``.
     """
     parameters = list(model.parameters())
-    start = [p.detach().clone() for p in parameters]
+    # On the host: on the device weights and direction are twice the model already.
+    start = [p.detach().to("cpu", copy=True) for p in parameters]
 
     def at(step: float) -> float:
         with torch.no_grad():
             for p, s, d in zip(parameters, start, direction, strict=True):
-                torch.add(s, d, alpha=step, out=p.data)
+                p.copy_(s)
+                p.add_(d, alpha=step)
         return value()
 
     try:

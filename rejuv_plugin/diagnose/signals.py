@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from ..monitors.metric import Metric
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
+from .evidence import NEAR_ROUNDING
 from .sharpness import EXAMPLES, RADIUS
 
 _TRIAGE = "arXiv 2606.18487"
@@ -173,11 +174,22 @@ _WEIGHTS = (
     ),
     Signal(
         "drift_spikes",
-        "share of the squared distance from the base that the 1 % of weights that moved most have",
+        "share of the squared distance from the base that the 1 % of weights that moved most have; of the tensors that "
+        "changed",
         "share, 0.01 to 1",
-        f"{_UNKNOWN}; 0.085 if changes are normally distributed",
+        f"{_UNKNOWN}; 0.085 if changes are normally distributed, more if they are near the rounding of the files "
+        "(drift_changed)",
         f"large and sparse drift as a sign: {_PAPER}; the measure is ours",
         "lower",
+    ),
+    Signal(
+        "drift_changed",
+        "share of the weights that differ from the base; of the tensors that changed",
+        "share, 0 to 1",
+        f"near 1 in float32; below {NEAR_ROUNDING:g} most changes are lost in the rounding of files in 16 bits, and "
+        "drift_spikes is not judged",
+        "ours",
+        "none",
     ),
     Signal(
         "update_cosine",

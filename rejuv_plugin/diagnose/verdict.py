@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..ops.bootstrap import Estimate
-from .evidence import ENOUGH, EVIDENCE, OVER, WEAK, Evidence
+from .evidence import ENOUGH, EVIDENCE, OVER, WEAK, Evidence, Unless
 
 Level = Literal["ready", "at_risk", "over_trained", "too_weak", "unknown"]
 Numbers = Mapping[str, Estimate | None]
@@ -32,6 +32,14 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class NotJudged:
+    """A rule whose signal was measured and means something else here."""
+
+    signal: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Of one checkpoint."""
 
@@ -40,9 +48,11 @@ class Verdict:
     reasons: tuple[Reason, ...]
     """Of all rules that could be judged; those that are met first."""
     advice: tuple[str, ...]
+    not_judged: tuple[NotJudged, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons], "advice": list(self.advice)}
+        lists = {name: [asdict(each) for each in getattr(self, name)] for name in ("reasons", "not_judged")}
+        return asdict(self) | lists | {"advice": list(self.advice)}
 
 
 def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
@@ -69,7 +79,10 @@ def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
         level = "at_risk"
     else:
         level = "ready"
-    return Verdict(level, _headline(level, reasons, numbers), reasons, _advice(level, reasons))
+    not_judged = tuple(
+        NotJudged(rule.signal, met.says) for rule in evidence if numbers.get(rule.signal) for met in _met(rule, numbers)
+    )
+    return Verdict(level, _headline(level, reasons, numbers), reasons, _advice(level, reasons), not_judged)
 
 
 @dataclass(frozen=True)
@@ -93,15 +106,23 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
     found, threshold = numbers.get(rule.signal), _level(rule.threshold, numbers)
     if found is None or threshold is None or (rule.stands_in_for and numbers.get(rule.stands_in_for)):
         return None
-    for signal, side, level in rule.unless:
-        other, limit = numbers.get(signal), _level(level, numbers)
-        if other is not None and limit is not None and _beyond(other.value, side, limit):
-            return None
+    if _met(rule, numbers):
+        return None
     met = _beyond(found.value, rule.bad, threshold)
     ends = found.interval or (found.value, found.value)
     clear = found.known and all(_beyond(end, rule.bad, threshold) == met for end in ends)
     said = rule.says if met else f"not seen: {rule.says}"
     return Reason(rule.signal, found.value, found.interval, threshold, rule.bad, met, clear, said, rule.source)
+
+
+def _met(rule: Evidence, numbers: Numbers) -> list[Unless]:
+    """What keeps a rule from being judged, if anything."""
+
+    def holds(unless: Unless) -> bool:
+        other, limit = numbers.get(unless.signal), _level(unless.level, numbers)
+        return other is not None and limit is not None and _beyond(other.value, unless.side, limit)
+
+    return [unless for unless in rule.unless if holds(unless)]
 
 
 def _level(threshold: float | str, numbers: Numbers) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from .judges import Judged, Rule
+from .judges import BEGIN, Judged, Rule
 from .rules import RULES
 
 METRIC = "training/plasticity/alarm/"
@@ -66,9 +66,14 @@ class Alarms:
         metrics |= alarms.metrics()
     """
 
-    def __init__(self, rules: Sequence[Rule] = RULES) -> None:
+    def __init__(self, rules: Sequence[Rule] = RULES, begin: int = 1) -> None:
+        """
+        Args:
+            rules: which.
+            begin: the run's first step that updates the policy: later than 1 where a critic warms up alone.
+        """
         self._rules = rules
-        self._states = {rule.name: _State() for rule in rules}
+        self._states = {rule.name: _State({BEGIN: begin}) for rule in rules}
 
     def look(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
         """Judge a step by its metrics (full names): the alarms that it raised or ended, in the order of the rules.

@@ -19,7 +19,7 @@ _WORKERS = (
 )
 ENTROPY_DROP = Metric(
     "entropy_drop",
-    "1 - entropy / entropy of the run's first measured step",
+    "1 - entropy / entropy of the run's first measured step where that was above 0",
     "share, at most 1",
     "below 0.5 by step 150",
     "none",

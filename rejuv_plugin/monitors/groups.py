@@ -18,7 +18,8 @@ _SOURCE = "arXiv 2606.18487: p*(g) = 1 - 2^(-1/g)"
 CATALOGUE = (
     Metric(
         "pass_rate",
-        "share of answers whose score is above `monitors.pass_score`",
+        "share of answers whose score is above `monitors.pass_score`; left out where groups are filtered (DAPO), as "
+        "the batch is no sample of the answers then",
         "share, 0 to 1",
         "above pass_rate_floor, and below 1 minus it",
         _COST,
@@ -47,7 +48,9 @@ CATALOGUE = (
 )
 
 
-def signals(scores: Sequence[float], prompts: Sequence[str], pass_score: float, *, compared: bool) -> dict[str, float]:
+def signals(
+    scores: Sequence[float], prompts: Sequence[str], pass_score: float, *, compared: bool, filtered: bool = False
+) -> dict[str, float]:
     """Metrics of one batch; empty for an empty one.
 
     Args:
@@ -55,6 +58,8 @@ def signals(scores: Sequence[float], prompts: Sequence[str], pass_score: float, 
         prompts: what identifies each answer's prompt.
         pass_score: an answer passes with a score above it.
         compared: whether advantages come of comparing the answers to a prompt. Otherwise there is the pass rate alone.
+        filtered: whether prompts whose answers all earn the same were replaced before. What the policy can do does not
+            show in the others: they neither tell its pass rate, nor how many prompts taught it nothing.
     """
     # Here, since pages read the metrics above without torch.
     from ..ops.passes import pass_floor
@@ -64,11 +69,11 @@ def signals(scores: Sequence[float], prompts: Sequence[str], pass_score: float, 
     groups: dict[str, list[float]] = {}
     for score, prompt in zip(scores, prompts, strict=True):
         groups.setdefault(prompt, []).append(score)
-    found = {"pass_rate": float(np.mean([score > pass_score for score in scores]))}
+    found = {} if filtered else {"pass_rate": float(np.mean([score > pass_score for score in scores]))}
     if not compared:
         return found
     # p*(1) is a half, which the pass rate of any job that learns comes through.
-    if len(scores) >= 2 * len(groups):
+    if not filtered and len(scores) >= 2 * len(groups):
         found["pass_rate_floor"] = pass_floor(len(scores) / len(groups))
     several = [group for group in groups.values() if len(group) > 1]
     if several:

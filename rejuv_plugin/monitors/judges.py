@@ -14,6 +14,10 @@ Memory = dict[str, Any]
 """What a rule remembers between steps: JSON, as it is saved with the run's checkpoints."""
 
 
+BEGIN = "begin"
+"""What every memory holds from the start: the first step of the run that updates the policy."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """One step as a rule sees it. Between ``bad`` and ``good`` an alarm stays as it is."""
@@ -78,8 +82,8 @@ def low_at_start(rule: Rule, step: int, values: Sequence[float], memory: Memory)
     (entropy,) = values
     first = memory.setdefault("first", [])
     if len(first) < START:
-        # Monitors that join a run later do not see its start.
-        if not first and step > START:
+        # Monitors that join a run later do not see its start; after a critic's warm-up it is the first update of all.
+        if not first and step >= memory.get(BEGIN, 1) + START:
             return None
         first.append(entropy)
         memory.setdefault("since", step)
@@ -136,11 +140,15 @@ def zero_advantage(rule: Rule, step: int, values: Sequence[float], memory: Memor
     return Judged(share > rule.level and passed < SOLVED, share < rule.clear or passed > SOLVED + 0.1, seen)
 
 
-def _warms_up(memory: Memory, rate: float) -> bool:
-    """Whether the learning rate has risen since the last measurement."""
-    last = memory.get("rate", rate)
-    memory["rate"] = rate
-    return rate > last * (1 + 1e-6)
+def _rates(memory: Memory, told: float) -> tuple[float | None, bool]:
+    """The learning rate of this measurement's updates, None at the first one, and whether the next one's is higher.
+
+    verl's ``actor/lr`` is what its scheduler says after the step, which is the next step's: a step's own was told by
+    the measurement before.
+    """
+    own = memory.get("rate")
+    memory["rate"] = told
+    return own, own is not None and told > own * (1 + 1e-6)
 
 
 NORM_LEVEL, NORM_CLEAR = 1.2, 1.1
@@ -148,14 +156,15 @@ NORM_LEVEL, NORM_CLEAR = 1.2, 1.1
 
 
 def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
-    ratio, norm, rate = values
-    if _warms_up(memory, rate):
+    ratio, norm, told = values
+    rate, rises = _rates(memory, told)
+    if rises:
         for name in ("settled", "base", "speed", "norm"):
             memory.pop(name, None)
-    if rate <= 0:
+    if rate is not None and rate <= 0:
         return None
     memory["settled"] = memory.get("settled", 0) + 1
-    if memory["settled"] <= SETTLE:
+    if rate is None or memory["settled"] <= SETTLE:
         return None
     # An update is proportional to the learning rate: a schedule that decays is not a policy that stalls.
     speed = ratio / rate
@@ -176,12 +185,24 @@ def stalled(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> J
     return Judged(bad, speed_share > rule.clear or norm_share < NORM_CLEAR, seen)
 
 
+FADED = 0.01
+"""Of the highest learning rate: below it a sample of the weights has too few that change to tell that from none."""
+
+
 def frozen(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
-    share, rate = values
-    if _warms_up(memory, rate) or rate <= 0:
+    share, told = values
+    rate, rises = _rates(memory, told)
+    highest = memory["highest"] = max(told, memory.get("highest", told))
+    if rate is None or rises or rate <= FADED * highest:
         return None
-    seen = f"{share:.1e} of the bf16 weights changed, at learning rate {rate:.1e}; alarm below {rule.level:.0e}"
-    return Judged(share < rule.level, share > rule.clear, seen)
+    # An update far below the last bit changes that with a chance proportional to its size, and so to the rate: at the
+    # end of a schedule that decays to 0 a healthy policy hardly changes either.
+    part = rate / highest
+    seen = (
+        f"{share:.1e} of the bf16 weights changed, at learning rate {rate:.1e}, {part:.2g} of its highest; "
+        f"alarm below {rule.level * part:.1e}"
+    )
+    return Judged(share < rule.level * part, share > rule.clear * part, seen)
 
 
 def dormant(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged:

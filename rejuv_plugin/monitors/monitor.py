@@ -71,7 +71,11 @@ class Monitor(ABC):
 
     @abstractmethod
     def sums(self) -> Sums:
-        """This rank's part of what was seen since the last call, which is forgotten. All ranks call it at once."""
+        """This rank's part of what was seen since the last call, which is forgotten: tensors that share no memory and
+        may be written to. All ranks call it at once."""
+
+    def turn_off(self) -> None:  # noqa: B027  most hold next to nothing
+        """Called once when it will not be asked again, on all ranks at once: let go of what is held."""
 
     @abstractmethod
     def values(self, sums: Mapping[str, Tensor]) -> Values:

@@ -19,6 +19,8 @@ class ProbeSetMonitor(Monitor):
     """
 
     early = True
+    is_off = False
+    """No pass needs to look for it any more."""
 
     def __init__(self, look: Look, every: int = 1) -> None:
         self._look, self.every = look, every
@@ -39,7 +41,13 @@ class ProbeSetMonitor(Monitor):
         """Drop what was seen."""
         self._held = None
 
+    def turn_off(self) -> None:
+        self.is_off = True
+        self.forget()
+
     def sums(self) -> Sums:
-        self._look(self.name)
-        found, self._held = self._tally, None
-        return found
+        try:
+            self._look(self.name)
+            return self._tally
+        finally:
+            self.forget()

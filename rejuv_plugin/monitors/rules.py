@@ -4,6 +4,7 @@
 
 from .judges import (
     COLLAPSE_BY,
+    FADED,
     NORM_LEVEL,
     SOLVED,
     START,
@@ -118,7 +119,8 @@ RULES = (
         after=5,
         clear_after=3,
         judge=frozen,
-        when="share of bf16 weights that changed below {level} though the learning rate is above 0 and not rising",
+        when="share of bf16 weights that changed below {level} times r, the learning rate over its highest so far, "
+        f"though r is above {FADED:g} and not rising",
         source=_OURS,
         why="the rollout samples from bf16 weights: these hardly differ from one step to the next, so RL does not act "
         "on the policy (the level is ours)",

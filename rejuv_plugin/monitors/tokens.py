@@ -3,6 +3,7 @@
 """How sure the policy is of its next token: entropy and top-1 mass on the batch that it is updated with."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import ClassVar
 
 import torch
@@ -58,4 +59,6 @@ class TokensMonitor(Monitor):
 
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         tokens, entropy, top1 = sums["totals"].tolist()
-        return Values({"entropy": entropy / tokens, "top1_mass": top1 / tokens}) if tokens else Values()
+        found = {"entropy": entropy / tokens, "top1_mass": top1 / tokens} if tokens else {}
+        # Of logits that were not finite there is no entropy.
+        return Values({name: value for name, value in found.items() if isfinite(value)})

@@ -4,14 +4,17 @@
 
 They are looked at where verl streams them to the rollout, as whole tensors under their HF names: so the sample, and
 every number, is the same for every engine and at any world size. Of a tensor with more elements than the sample, sums
-of squares are scaled up by its size; the relative error of a norm over n sampled elements is about
-``sqrt((kurtosis - 1) / 4 n)``.
+of squares are scaled up by its size. The relative error of a norm over n sampled elements is about
+``sqrt((kurtosis - 1) / 4 n)`` where each element moves for itself. But they are taken in runs of 64 neighbours: where
+those move together n counts for n / 64. Of embeddings of which a step updates 1 % of the rows the error is 0.8 at
+n = 4096, where single elements would give 0.14: there steps can only be compared by the mean over many.
 
 What is streamed in 16 bits is rounded: of an update far below the last bit few weights change, each by a whole bit, so
 that its ratio is several times too large, and grows with the root of the update rather than with the update. It goes
 by another name then, and nothing is judged by it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -134,14 +137,20 @@ class WeightsMonitor(Monitor):
 
     def _sampled(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._known:
-            # A layer's experts are many, and of one kind.
-            at = places(name, tensor.numel(), RUN if ".experts." in name else self._sample)
+            at = places(name, tensor.numel(), self._wanted(name, tensor))
             base = self._base_of(name, tensor.numel(), at)
             self._base[name] = None if base is None else base.to(tensor.device)
             if name in self._start:
                 self._start[name] = self._start[name].to(tensor.device)
             self._known[name] = _Tensor(tensor.numel(), at.to(tensor.device), self._row(name))
         return tensor.detach().reshape(-1)[self._known[name].at.to(tensor.device)]
+
+    def _wanted(self, name: str, tensor: Tensor) -> int:
+        """How many elements to sample. A layer's experts are many, and of one kind: some of each, be it a tensor of its
+        own or one along the first dimension of a tensor of all."""
+        if ".experts." not in name:
+            return self._sample
+        return RUN if re.search(r"\.experts\.\d+\.", name) else max(self._sample, RUN * tensor.shape[0])
 
     def _row(self, name: str) -> int:
         within = within_layer(name)

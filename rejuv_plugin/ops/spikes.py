@@ -36,6 +36,12 @@ class Magnitudes:
     def __add__(self, other: "Magnitudes") -> "Magnitudes":
         return Magnitudes(self.counts + other.counts, self.squares + other.squares)
 
+    @property
+    def changed(self) -> float:
+        """The share of all elements whose change is not 0; 0 of none. Below 2^-133 in magnitude is 0 here."""
+        total = float(self.counts.sum())
+        return 1 - float(self.counts[0]) / total if total else 0.0
+
     def top_share(self, share: float = 0.01) -> float | None:
         """The share of the sum of squares that the largest ``share`` of all elements has; None if nothing moved.
 

@@ -103,8 +103,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 @contextmanager
-def fitting(device: torch.device, key: str) -> Iterator[None]:
-    """A GPU that is too small for what the block does, as an error of the setting ``key`` that chose it.
+def fitting(device: torch.device, key: str, or_else: str = "") -> Iterator[None]:
+    """A GPU that is too small for what the block does, as an error of the setting ``key`` that chose it, with what
+    else may help.
 
     Raises:
         InputError: named ``key``.
@@ -117,7 +118,7 @@ def fitting(device: torch.device, key: str) -> Iterator[None]:
             key,
             "a GPU with room for the model in float32 and for one example",
             f"{torch.cuda.get_device_name(device)} ({reason})",
-            f"set {key} to cpu, or cut examples sooner with max_tokens",
+            f"set {key} to cpu, or cut examples sooner with max_tokens" + (f", or {or_else}" if or_else else ""),
         ) from None
 
 

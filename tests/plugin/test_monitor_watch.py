@@ -3,6 +3,7 @@
 """What the trainer's side of the monitors asks of the workers, and what it does when something fails."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,29 +25,32 @@ from rejuv_plugin.monitors.monitor import Values
 class Workers:
     """Answer as a worker group of two does."""
 
-    def __init__(self, broken: str = "") -> None:
+    def __init__(self, broken: str = "", entropy: float | None = 1.0) -> None:
         self.asked: list[tuple[str, Any]] = []
         self._broken = broken
+        self._numbers = {} if entropy is None else {"entropy": entropy}
 
     def __getattr__(self, name: str) -> Any:
         def asked(argument: Any) -> list:
             self.asked.append((name.removeprefix("plasticity_"), argument))
             if name == self._broken:
                 raise RuntimeError("a worker died")
-            return [None, Report(Values({"entropy": 1.0}))]
+            return [None, Report(Values(dict(self._numbers)))]
 
         return asked
 
 
-def watch(root: Path, estimator: str = "grpo", groups: bool = False) -> Watch:
+def watch(
+    root: Path, estimator: str = "grpo", groups: bool = False, critic_warmup: int = 0, filtered: bool = False
+) -> Watch:
     tiny.save_base(root / "sft")
     (root / "probe.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     monitors = {"groups": groups, "probe_set": {"data": str(root / "probe.jsonl"), "every": 3}}
     config = OmegaConf.create(
         {
             "rejuvenation": {**defaults(), "base_path": str(root / "base"), "monitors": monitors},
-            "algorithm": {"adv_estimator": estimator},
-            "trainer": {"use_v1": True, "default_local_dir": str(root / "run")},
+            "algorithm": {"adv_estimator": estimator, "filter_groups": {"enable": filtered} if filtered else None},
+            "trainer": {"use_v1": True, "default_local_dir": str(root / "run"), "critic_warmup": critic_warmup},
             "actor_rollout_ref": {"model": {"path": str(root / "sft")}},
         }
     )
@@ -67,6 +71,36 @@ def test_the_probe_pass_is_asked_for_when_it_is_due_and_before_the_report(tmp_pa
     assert [asked for asked in workers.asked if asked[0] == "ahead"] == [("ahead", 1), ("ahead", 3)]
     assert workers.asked[:2] == [("ahead", 1), ("report", 1)]
     assert [record["step"] for record in read_steps(tmp_path / "run" / PLASTICITY, "run")] == [1, 2, 3, 4]
+
+
+def test_after_a_critics_warm_up_the_start_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watched = watch(tmp_path, critic_warmup=5)
+    for step in range(1, 8):
+        workers = Workers(entropy=0.1 if step >= 5 else None)
+        watched.measure(SimpleNamespace(actor_rollout_wg=workers, global_steps=step), None, {})
+    assert "ALARM low_entropy_at_start at step 7, since step 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [math.nan, math.inf, 0.0])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_entropy_at_the_start_is_one_that_others_can_be_compared_with(
+    tmp_path: Path, first: float, resumed: bool
+) -> None:
+    def measured(watched: Watch, step: int, entropy: float) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        trainer = SimpleNamespace(actor_rollout_wg=Workers(entropy=entropy), global_steps=step)
+        watched.measure(trainer, None, metrics)
+        if resumed:
+            watched.save(trainer, str(tmp_path))
+        return metrics
+
+    watched = watch(tmp_path)
+    assert "actor/plasticity/entropy_drop" not in measured(watched, 1, first)
+    if resumed:
+        watched = watch(tmp_path)
+        watched.begin(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=1), tmp_path)
+    assert measured(watched, 2, 2.0)["actor/plasticity/entropy_drop"] == 0
+    assert measured(watched, 3, 0.5)["actor/plasticity/entropy_drop"] == 0.75
 
 
 @pytest.mark.parametrize("broken", ["plasticity_load", "plasticity_save", "plasticity_ahead", "plasticity_report"])
@@ -108,6 +142,7 @@ def test_a_state_that_cannot_be_read_or_a_directory_that_cannot_be_written(
         ("grpo", 4, [0, 0, 0, 0], {"no_signal", "zero_advantage"}),
         ("grpo", 4, [1, 1, 1, 1], {"all_solved"}),
         ("a_users_own", 4, [0, 0, 0, 0], set()),
+        ("gdpo", 4, [0, 0, 0, 0], set()),
     ],
 )
 def test_groups_are_judged_where_answers_are_compared(
@@ -119,22 +154,40 @@ def test_groups_are_judged_where_answers_are_compared(
     raised: set[str],
 ) -> None:
     """Of four prompts those in ``passed`` with 1 are always solved."""
-    watched = watch(tmp_path, estimator, groups=True)
-    rows = [(uid, score) for uid, score in enumerate(passed) for _ in range(answers)]
+    metrics = measured_groups(watch(tmp_path, estimator, groups=True), monkeypatch, [[p] * answers for p in passed])
+    on = {name.rpartition("/")[2] for name, value in metrics.items() if "/alarm/" in name and value}
+    assert on == raised
+    assert metrics["training/plasticity/pass_rate"] == sum(passed) / 4
+
+
+def test_nothing_is_said_of_groups_that_were_filtered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of them is mixed, though the policy may solve all the others, or none: their alarms do not judge."""
+    watched = watch(tmp_path, groups=True, filtered=True)
+    metrics = measured_groups(watched, monkeypatch, [[0, 1], [1, 0], [0, 1]])
+    of_groups = {name.removeprefix("training/plasticity/") for name in metrics if name.startswith("training/plas")}
+    assert of_groups & {"pass_rate", "pass_rate_floor", "zero_advantage_groups"} == {"zero_advantage_groups"}
+    assert metrics["training/plasticity/zero_advantage_groups"] == 0
+    judged = {name.removeprefix("alarm/") for name in of_groups if name.startswith("alarm/")}
+    assert judged
+    assert not judged & {"no_signal", "all_solved", "zero_advantage"}
+
+
+def measured_groups(watched: Watch, monkeypatch: pytest.MonkeyPatch, passed: list[list[int]]) -> dict[str, Any]:
+    """The metrics of the last of twelve steps, with the scores of each prompt's answers."""
+    rows = [(uid, score) for uid, group in enumerate(passed) for score in group]
     data = {"uid": [uid for uid, _ in rows], "rm_scores": torch.tensor([[0.0, float(score)] for _, score in rows])}
     monkeypatch.setattr(module.transfer_queue, "kv_batch_get", lambda **_: data)
     batch = SimpleNamespace(keys=list(range(len(rows))), tags=[{}] * len(rows), partition_id="train")
     metrics: dict[str, Any] = {}
     for step in range(1, 13):
         watched.measure(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=step), batch, metrics)
-    on = {name.rpartition("/")[2] for name, value in metrics.items() if "/alarm/" in name and value}
-    assert on == raised
-    assert metrics["training/plasticity/pass_rate"] == sum(passed) / 4
+    return metrics
 
 
 def test_every_estimator_of_verl_is_sorted() -> None:
     from verl.trainer.ppo.core_algos import AdvantageEstimator
 
-    others = {"gae", "reinforce_plus_plus", "remax"}
+    # Of gdpo it is the components of the reward that are compared, not the scores that are seen here.
+    others = {"gdpo", "gae", "reinforce_plus_plus", "remax"}
     assert {estimator.value for estimator in AdvantageEstimator} <= {*COMPARING, *others}
     assert AdvantageEstimator.GRPO in COMPARING

@@ -66,7 +66,7 @@ CASES = {
     ),
     "frozen_bits": Case(
         {BITS: 1e-6, RATE: 1e-6}, {BITS: 1e-3, RATE: 1e-6}, ({BITS: 0.9e-4, RATE: 1e-6}, {BITS: 1.1e-4, RATE: 1e-6}),
-        "1.0e-06 of the bf16 weights",
+        "1.0e-06 of the bf16 weights", before=[{BITS: 1e-3, RATE: 1e-6}],
     ),
     "dormant_growth": Case(
         {DORMANT: 0.3}, {DORMANT: 0.06}, ({DORMANT: 0.14}, {DORMANT: 0.16}), "30.0%", before=[{DORMANT: 0.05}]
@@ -152,9 +152,25 @@ def test_low_entropy_is_judged_once_at_the_start() -> None:
     assert over.step == 3 + 20 + 4
 
 
+def test_the_start_is_the_first_update_after_a_critics_warm_up() -> None:
+    """Which monitors that join later do not see, here as elsewhere; resumed or not."""
+    feed: list[Metrics] = [{}] * 4 + [{ENTROPY: 0.1}] * 3
+    (alarm,) = run(feed, Alarms(begin=5))
+    assert (alarm.name, alarm.since, alarm.step) == ("low_entropy_at_start", 5, 7)
+    assert not run([{ENTROPY: 0.1}] * 20, Alarms(begin=5), start=8)
+    resumed = Alarms()
+    resumed.load_state(Alarms(begin=5).state())
+    assert run(feed, resumed) == [alarm]
+
+
 def test_an_entropy_that_is_halved_after_the_collapse_window_is_fine() -> None:
     assert not run([{DROP: 0.6}] * 50, start=151)
     assert run([{DROP: 0.6}] * 3, start=148)
+
+
+def as_told(rates: list[float]) -> list[tuple[float, float]]:
+    """The rate that each step trains at, and ``actor/lr``, which verl reads after its scheduler's step."""
+    return list(zip(rates, [*rates[1:], rates[-1]], strict=True))
 
 
 @pytest.mark.parametrize("schedule", ["warm_up", "cosine", "constant"])
@@ -165,7 +181,7 @@ def test_schedules_stall_no_updates(schedule: str) -> None:
         "cosine": [5e-7 * (1 + math.cos(math.pi * step / 201)) for step in range(1, 201)],
         "constant": [1e-6] * 200,
     }[schedule]
-    feed = [updates(6 * rate, 0.2 * 1.01**step, rate) for step, rate in enumerate(rates)]
+    feed = [updates(6 * rate, 0.2 * 1.01**step, told) for step, (rate, told) in enumerate(as_told(rates))]
     assert not run(feed)
     # The same with updates that do collapse, at half time.
     stalled = [m | {RATIO: m[RATIO] * (0.3 if step > 100 else 1)} for step, m in enumerate(feed)]
@@ -204,7 +220,47 @@ def test_what_rounding_blurs_is_not_judged() -> None:
 def test_a_rate_of_zero_freezes_nothing() -> None:
     assert not run([{BITS: 0.0, RATE: 0.0}] * 20)
     assert not run([{BITS: 0.0, RATE: 1e-9 * step} for step in range(1, 20)]), "warm-up"
-    assert run([{BITS: 0.0, RATE: 1e-9}] * 5)
+    assert not run([{BITS: 0.0, RATE: 1e-9}] * 5), "the first step's rate is not known"
+    assert run([{BITS: 0.0, RATE: 1e-9}] * 6)
+
+
+def test_a_step_is_judged_by_its_own_rate() -> None:
+    """Which was told with the step before: the first one's is not known, and is 0 where it warms up from there."""
+    rates = [0.0, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6]
+    feed = [{BITS: 0.0, RATE: told} for _, told in as_told(rates)]
+    (alarm,) = run(feed)
+    assert (alarm.since, alarm.step) == (2, 6)
+    # Where the rate falls, the last update at the rate above is divided by that.
+    feed = [updates(6 * rate, 0.3, told) for rate, told in as_told([1e-6] * 25 + [1e-7] * 15)]
+    alarms, seen = Alarms(), set()
+    for step, metrics in enumerate(feed, 1):
+        alarms.look(step, metrics)
+        seen.add(json.dumps(alarms.state()["stalled_update"]["memory"].get("speed", [])))
+    assert all(speed == pytest.approx(6.0) for each in seen for speed in json.loads(each))
+
+
+def test_a_rate_that_decays_to_zero_freezes_nothing() -> None:
+    """Adam on float32 weights, of which fewer and fewer change in bfloat16, as many as are sampled of a small model."""
+    torch.manual_seed(0)
+    steps = 500
+    weight = torch.nn.Parameter(torch.randn(50_000) * 0.02)
+    adam = torch.optim.AdamW([weight], lr=1e-6)
+    feed = []
+    for step in range(steps):
+        adam.param_groups[0]["lr"] = 0.5e-6 * (1 + math.cos(math.pi * step / steps))
+        before = weight.detach().bfloat16()
+        weight.grad = torch.randn(50_000)
+        adam.step()
+        changed = (weight.detach().bfloat16() != before).double().mean().item()
+        told = 0.5e-6 * (1 + math.cos(math.pi * (step + 1) / steps))
+        feed.append({BITS: changed, RATE: told})
+    assert min(seen[BITS] for seen in feed[-5:]) < rule_of("frozen_bits").level < 0.1 * feed[0][BITS]
+    assert not run(feed)
+    # A policy that hardly acts is seen early and late.
+    for first in (20, steps * 3 // 4):
+        stuck = [seen | {BITS: seen[BITS] * (1e-3 if step >= first else 1)} for step, seen in enumerate(feed)]
+        (alarm,) = run(stuck)
+        assert (alarm.name, alarm.since) == ("frozen_bits", first + 1)
 
 
 def noisy_run(seed: int, steps: int = 160) -> list[Metrics]:

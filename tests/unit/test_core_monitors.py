@@ -132,3 +132,5 @@ def test_tokens_are_averaged_over_ranks_by_their_numbers() -> None:
     values = monitors[2].values({"totals": totals})
     assert values.flat() == pytest.approx({"entropy": 4.0, "top1_mass": 0.4}, rel=1e-7)
     assert monitors[0].values(monitors[0].sums()).flat() == {}
+    monitors[0].add(torch.tensor([1.0, torch.nan]), torch.tensor([0.5, 0.5]))
+    assert monitors[0].values(monitors[0].sums()).numbers == {"top1_mass": 0.5}

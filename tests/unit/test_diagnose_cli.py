@@ -4,6 +4,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ import torch
 from checkpoints import copy, edit_json, set_weights, snapshot, weights
 
 from rejuv_plugin.cli import main
+from rejuv_plugin.diagnose import hessian, sharpness
 from rejuv_plugin.diagnose.signals import NAMES
 
 
@@ -89,6 +91,35 @@ def test_what_is_left_out_is_null(inputs: Path, tmp_path: Path, capsys: pytest.C
     assert row["layers"] == row["modules"] == {}
     assert row["verdict"]["level"] != "too_weak"
     assert " - " in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_null_and_the_rest_is_measured(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for a GPU that is full after some passes along the gradient, or in a Hessian-vector product."""
+    loss, passes = sharpness._loss, []
+
+    def fills_up(*arguments: Any) -> float:
+        passes.append(1)
+        return loss(*arguments) if len(passes) % 5 else full()
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB")
+
+    monkeypatch.setattr(sharpness, "_loss", fills_up)
+    monkeypatch.setattr(hessian, "_hessian_times", full)
+    arguments = options(inputs, tmp_path / "out", "--sft", f"{inputs}/sft1", "--hessian")
+    assert run([*arguments, "--signals", "likelihood,drift,sharpness", "--examples", "2"]) == 0
+    shown = capsys.readouterr().out
+    for row in metrics_of(tmp_path / "out")["checkpoints"]:
+        assert list(row["not_measured"]) == ["sharpness_sam", "critical_sharpness", "hessian_top"]
+        assert all(row["numbers"][name] == {"value": None, "interval": None} for name in row["not_measured"])
+        assert "Tried to allocate 7.00 GiB" in row["not_measured"]["hessian_top"]
+        assert "leave sharpness out of --signals" in row["not_measured"]["critical_sharpness"]
+        assert row["numbers"]["nll"]["value"] > 0
+        assert f"{row['name']}: sharpness_sam was not measured: the GPU had no room" in shown
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<p>Not measured of sft1: <code>critical_sharpness</code>. The GPU had no room for it" in page
 
 
 def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:

@@ -117,4 +117,7 @@ def test_spikes_of_known_distributions() -> None:
     z = log(100)
     assert Magnitudes.of(exponential).top_share() == pytest.approx((z * z + 2 * z + 2) / 200, abs=2e-3)
     assert Magnitudes.of(torch.zeros(5)).top_share() is None
+    assert Magnitudes.of(normal).changed == 1
+    assert (Magnitudes.of(torch.zeros(5)) + Magnitudes.of(torch.tensor([1e-30, -2.0, 0.0]))).changed == 0.25
+    assert Magnitudes.none().changed == 0
     assert Magnitudes.of(torch.tensor([1.0, float("nan")])).top_share() is None

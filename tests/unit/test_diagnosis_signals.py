@@ -18,9 +18,11 @@ from rejuv_plugin.diagnose.calibration_pass import read, summed_nll, watched
 from rejuv_plugin.diagnose.hessian import top_eigenvalue
 from rejuv_plugin.diagnose.likelihood import likelihood
 from rejuv_plugin.diagnose.sharpness import RADIUS, along, sharpness
+from rejuv_plugin.diagnose.verdict import judge
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.monitors.neurons import NeuronMonitor
 from rejuv_plugin.monitors.representation import RankMonitor
+from rejuv_plugin.ops.bootstrap import Estimate
 from rejuv_plugin.probe.decoder import ModelShape
 from rejuv_plugin.probe.dialogue import Example
 
@@ -168,6 +170,46 @@ def test_drift_and_directions_of_a_ladder(ladder: list[Path]) -> None:
     ours, theirs = (flat(path, "layers.1.self_attn.q_proj") for path in (ladder[0], ladder[3]))
     assert grid["values"][row][column] == pytest.approx(float((theirs - ours).norm() / ours.norm()))
     assert grid["values"][row][-1] is None
+
+
+def test_what_was_not_trained_is_no_sparse_change(ladder: list[Path]) -> None:
+    """As after LoRA on two projections."""
+    start, draw = weights(ladder[0]), torch.Generator().manual_seed(0)
+    trained = ("q_proj", "v_proj")
+    changes = {
+        name: torch.randn(t.shape, generator=draw) for name, t in start.items() if any(t in name for t in trained)
+    }
+    set_weights(ladder[1], {name: t + 1e-3 * changes.get(name, 0) for name, t in start.items()})
+    base, sft = (read_checkpoint(str(path), "--sft") for path in ladder[:2])
+    found = drift.moved(base, [base, sft], 2)
+    sizes = (flat(ladder[1]) - flat(ladder[0])).square()
+    sizes = sizes[sizes > 0].sort(descending=True).values
+    share = float(sizes[: len(sizes) // 100].sum() / sizes.sum())
+    assert found.numbers["drift_spikes"].value == pytest.approx(share, rel=0.02)
+    assert share < 0.12
+    assert found.numbers["drift_changed"].value == pytest.approx(1, abs=1e-3)
+    grid = found.modules["drift_spikes"]
+    assert grid["values"][grid["rows"].index("1")][grid["columns"].index("self_attn.o_proj")] is None
+
+
+@pytest.mark.parametrize(("size", "judged"), [(1e-4, True), (1e-5, False), (5e-6, False), (2e-6, False)])
+def test_the_rounding_of_files_is_no_sign(tmp_path: Path, size: float, judged: bool) -> None:
+    """A small normally distributed change of weights in bfloat16 is sparse, whatever SFT did."""
+    draw, paths = torch.Generator().manual_seed(0), [save_model(tmp_path / f"{i}", 0) for i in range(2)]
+    shapes = {name: t.shape for name, t in weights(paths[0]).items()}
+    start = {name: (0.02 * torch.randn(shape, generator=draw)).bfloat16() for name, shape in shapes.items()}
+    moved = {name: (t + size * torch.randn(t.shape, generator=draw)).bfloat16() for name, t in start.items()}
+    for path, values in zip(paths, (start, moved), strict=True):
+        set_weights(path, values)
+    base, sft = (read_checkpoint(str(path), "--sft") for path in paths)
+    numbers = drift.moved(base, [base, sft], 2).numbers
+    changed = torch.cat([(moved[name] != t).reshape(-1) for name, t in start.items()]).double().mean()
+    assert numbers["drift_changed"].value == pytest.approx(float(changed), rel=0.05), "of norms that changed"
+    verdict = judge(numbers | {"entropy": Estimate(0.6, (0.5, 0.7))})
+    assert verdict.level == "ready"
+    assert ("drift_spikes" in {reason.signal for reason in verdict.reasons}) == judged
+    assert ("drift_spikes" in {each.signal for each in verdict.not_judged}) != judged
+    assert numbers["drift_spikes"].value > 0.25 or judged
 
 
 def test_the_base_is_the_beginning_of_a_ladder(ladder: list[Path]) -> None:

@@ -42,6 +42,29 @@ class Counting(Monitor):
         return Values({self.name: float(sums["total"] / sums["count"])}, {self.name: layers})
 
 
+class Holding(Counting):
+    """Tells when it was turned off."""
+
+    def turn_off(self) -> None:
+        turned_off.append((self.name, dist.get_rank()))
+        raise RuntimeError("which ends nothing")
+
+
+turned_off: list[tuple[str, int]] = []
+
+
+def three_steps_with_one_that_fails() -> list[tuple[str, int]]:
+    hub = Hub(
+        {(name,): lambda name=name: [Holding(name, bad=0 if name == "bad" else None)] for name in ("a", "bad")}, "cpu"
+    )
+    assert [sorted(hub.report(step).failed) for step in (1, 2, 3)] == [[], ["bad"], []]
+    return turned_off
+
+
+def test_who_is_off_is_told_once_on_every_rank() -> None:
+    assert ranks.run(three_steps_with_one_that_fails, 2) == [[("bad", 0)], [("bad", 1)]]
+
+
 class Together(Counting):
     """Runs a collective by itself, as the pass over the probe set does."""
 
@@ -91,6 +114,30 @@ def test_what_fails_on_one_rank_is_off_on_all_and_the_rest_goes_on(world: int, w
     assert two.values.numbers == {"early": mean, "good": mean, "rare": mean}
     assert three.values.numbers == {"good": mean}, "every second step"
     assert all(report.values.numbers == {} for reports in found[1:] for report in reports)
+
+
+class Full(Counting):
+    """A stand-in for a device that on ``bad`` has no memory left for what is to be added up there."""
+
+    def sums(self) -> Sums:
+        class Large(Tensor):
+            def to(self, *_: object, **__: object) -> Tensor:
+                raise torch.OutOfMemoryError("7 GiB")
+
+        found = super().sums()
+        return found | {"total": found["total"].as_subclass(Large)} if self._bad == dist.get_rank() else found
+
+
+def two_steps_of_a_full_device() -> list[Report]:
+    hub = Hub({("good",): lambda: [Counting("good")], ("full",): lambda: [Full("full", bad=1, after=9)]}, "cpu")
+    return [hub.report(step) for step in (1, 2)]
+
+
+def test_a_device_without_room_on_one_rank_keeps_no_other_waiting() -> None:
+    for one, two in ranks.run(two_steps_of_a_full_device, 2):
+        assert one.failed == {"full": "rank 1: OutOfMemoryError: 7 GiB"}
+        assert two.failed == {}
+        assert one.values.numbers in ({"good": 1.5}, {})
 
 
 clock = [0.0]

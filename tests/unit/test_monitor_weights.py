@@ -3,9 +3,11 @@
 """What is seen of weights as they stream by, against the whole tensors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from rejuv_plugin.checkpoint.headers import read_header
@@ -107,6 +109,41 @@ def test_a_sample_estimates_the_whole() -> None:
     assert found == pytest.approx(float((0.01 * two).norm() / one.norm()), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "sampled"),
+    [
+        ("model.layers.0.mlp.experts.7.up_proj.weight", (100, 128), RUN),
+        # All of a layer's in one: as many of them as of experts that are stored one by one.
+        ("model.layers.0.mlp.experts.gate_up_proj", (128, 64, 16), 128 * RUN),
+        ("model.layers.0.feed_forward.experts.down_proj", (4, 64, 64), 1024),
+        ("model.layers.0.mlp.experts.down_proj_bias", (4, 8), 32),
+        ("model.layers.0.mlp.up_proj.weight", (100, 128), 1024),
+    ],
+)
+def test_every_expert_has_its_share(name: str, shape: tuple[int, ...], sampled: int) -> None:
+    monitor = WeightsMonitor(1, 1024, lambda name, elements, at: None)
+    list(monitor.watch([(name, torch.zeros(shape))]))
+    assert len(monitor.start[name]) == sampled
+
+
+def test_the_error_of_a_sample_is_as_said_where_whole_rows_move() -> None:
+    """Of a row in a hundred, by changes that are normally distributed."""
+    rows, columns, elements = 20_000, 256, 4096
+    generator, errors = torch.Generator().manual_seed(0), []
+    for draw in range(200):
+        moves = torch.rand(rows, generator=generator) < 0.01
+        at = places(f"embeddings {draw}", rows * columns, elements)
+        single = torch.randint(rows * columns, (elements,), generator=generator)
+        estimates = []
+        for sample in (at, single):
+            change = moves[sample // columns] * torch.randn(elements, generator=generator)
+            estimates.append(float((change.square().sum() * rows * columns / elements).sqrt()))
+        errors.append(torch.tensor(estimates) / float((moves.sum() * columns).sqrt()) - 1)
+    in_runs, alone = torch.stack(errors).square().mean(0).sqrt().tolist()
+    assert in_runs == pytest.approx(0.8, abs=0.1)
+    assert alone == pytest.approx(((3 / 0.01 - 1) / 4 / elements) ** 0.5, rel=0.15)
+
+
 def test_a_stream_that_breaks_off_was_not_seen() -> None:
     monitor = WeightsMonitor(2, 64, lambda name, elements, at: None)
     measured(monitor, weights(0))
@@ -147,6 +184,29 @@ def test_places_are_read_from_a_file(tmp_path: Path, dtype: torch.dtype, sample:
     info = read_header(tmp_path / "model.safetensors", "--base").tensors["w"]
     at = places("w", 1500, sample)
     assert torch.equal(read(tmp_path, info, at), tensor.reshape(-1)[at].double())
+
+
+@pytest.mark.parametrize(
+    ("kind", "tied"),
+    [
+        ("Qwen3Config", False),
+        ("Qwen3Config", True),
+        # The language model's part has no flag, or another one.
+        *(("Qwen2_5_VLConfig", False), ("Qwen3VLConfig", True), ("Glm4vConfig", False)),
+        *(("Qwen3VLMoeConfig", False), ("Mistral3Config", True), ("InternVLConfig", True)),
+    ],
+)
+def test_a_head_counts_where_it_is_a_weight_of_its_own(monkeypatch: pytest.MonkeyPatch, kind: str, tied: bool) -> None:
+    monkeypatch.setattr(stream.dist, "get_rank", lambda: 0)
+    config = getattr(transformers, kind)(tie_word_embeddings=tied)
+    weights = {"model.embed_tokens.weight": torch.ones(2), "lm_head.weight": torch.ones(2)}
+    engine = SimpleNamespace(
+        model_config=SimpleNamespace(hf_config=config), get_per_tensor_param=lambda: (weights.items(), None)
+    )
+    monitor = stream.StreamedWeights(engine, 64, None)
+    for _ in range(2):
+        assert dict(engine.get_per_tensor_param()[0]) == weights
+    assert monitor.sums()["update_of"].sum() == (2 if tied else 4)
 
 
 def test_groups() -> None:

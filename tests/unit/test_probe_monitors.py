@@ -3,7 +3,10 @@
 """Probe-set monitors without a model: sums by hand, values by hand."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +30,46 @@ NAN = pytest.approx(float("nan"), nan_ok=True)
 
 
 def no_look(name: str) -> None: ...
+
+
+def test_what_was_seen_is_let_go_of_whatever_happens() -> None:
+    """On a device it would be memory of training's to the end of the run."""
+
+    def failing(name: str) -> None:
+        monitor.saw(torch.ones(2), torch.ones(2))
+        raise RuntimeError("on this rank alone")
+
+    monitor = LikelihoodMonitor(CPU, failing)
+    with pytest.raises(RuntimeError, match="on this rank"):
+        monitor.sums()
+    assert monitor._held is None
+    monitor.saw(torch.ones(2), torch.ones(2))
+    monitor.turn_off()
+    assert monitor._held is None
+
+
+def test_a_pass_does_nothing_for_who_is_off() -> None:
+    from rejuv_plugin.integrations.verl.monitors.probe_pass import ProbePass
+
+    class Run:
+        """A stand-in for the probe set through an engine: everybody who is looked for sees one token."""
+
+        engine = SimpleNamespace(eval_mode=nullcontext)
+
+        def run(self, *_: Any, **__: Any) -> None:
+            for monitor in probe.monitors.values():
+                monitor.saw(torch.ones(1), torch.ones(1))
+
+    probe = ProbePass(Run())
+    a, b, c = (LikelihoodMonitor(CPU, probe.look) for _ in range(3))
+    for name, monitor in zip("abc", (a, b, c), strict=True):
+        monitor.name = name
+        probe.add(monitor)
+    a.turn_off()
+    # Somebody told the pass that a is off; nobody asks for c again.
+    assert [monitor.sums()["sums"][2] for monitor in (b, b)] == [1, 1]
+    assert list(probe.monitors) == ["b"]
+    assert [monitor._held for monitor in (a, b, c)] == [None] * 3
 
 
 def test_ranks_of_a_known_spectrum() -> None:

@@ -253,6 +253,12 @@ def test_a_finding_that_is_not_clear_says_why(interval: list[float] | None, says
     assert f"by heart (not sure: {says})" in texts
 
 
+def test_what_is_not_judged_says_why() -> None:
+    metrics = diagnosis(rungs=1, layers=2)
+    metrics["checkpoints"][1]["verdict"]["not_judged"] = [{"signal": "drift_spikes", "why": "it is <rounding>"}]
+    assert "Not judged: drift_spikes . It is <rounding>." in " ".join(" ".join(checked(page(metrics)).texts).split())
+
+
 def test_a_level_of_a_later_version_is_shown_as_it_is() -> None:
     metrics = diagnosis(rungs=2, layers=2)
     metrics["checkpoints"][1]["verdict"]["level"] = "doubtful"

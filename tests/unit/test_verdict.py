@@ -121,9 +121,22 @@ def test_reasons_say_what_was_compared_with_what() -> None:
     assert any("rejuv tune" in advice for advice in told["advice"])
 
 
+def test_what_means_something_else_here_is_said_not_to_be_judged() -> None:
+    few = {"drift_spikes": Estimate(0.8, None), "drift_changed": Estimate(0.05, None)}
+    assert judge(HEALTHY | {"drift_spikes": Estimate(0.8, None)}).level == "at_risk"
+    verdict = judge(HEALTHY | few | {"pass_at_k": near(0.95)})
+    assert verdict.level == "ready"
+    told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))["not_judged"]
+    assert [each["signal"] for each in told] == ["pass_gap", "drift_spikes"]
+    assert "rounding" in told[1]["why"]
+    assert not {"pass_gap", "drift_spikes"} & {reason.signal for reason in verdict.reasons}
+    assert judge(HEALTHY | few | {"drift_changed": Estimate(0.9, None)}).level == "at_risk"
+
+
 def test_one_published_rule_at_least_and_sources_for_all() -> None:
     assert {rule.signal for rule in EVIDENCE} <= set(NAMES)
     assert {rule.threshold for rule in EVIDENCE if isinstance(rule.threshold, str)} <= set(NAMES)
+    assert {unless.signal for rule in EVIDENCE for unless in rule.unless} <= set(NAMES)
     assert [rule.signal for rule in EVIDENCE if rule.of == OVER and rule.weight == 2] == ["entropy_sampled", "entropy"]
     assert all("arXiv" in rule.source or rule.source.startswith("ours") for rule in EVIDENCE)
     assert all(rule.source.startswith("ours") for rule in EVIDENCE if rule.weight == 1)

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 from ..page.figure import csv_link
 from ..page.table import table
-from ..page.text import between
+from ..page.text import between, safe
 from .read import Diagnosis
 
 
 def values(found: Diagnosis) -> str:
     """A row a signal, a column a checkpoint; and all of it as a file."""
     names = [name for name in found.signals if any(name in each.numbers for each in found.checkpoints)]
+    missing = "".join(
+        f"<p>Not measured of {safe(each.name)}: <code>{safe(name)}</code>. {safe(why[:1].upper() + why[1:])}.</p>"
+        for each in found.checkpoints
+        for name, why in each.not_measured.items()
+    )
     if not names:
-        return ""
+        return f'<h2 id="numbers">Numbers</h2>{missing}' if missing else ""
     shown = []
     for name in names:
         estimates = [each.numbers.get(name) for each in found.checkpoints]
@@ -30,7 +35,7 @@ def values(found: Diagnosis) -> str:
     kinds = ["name", *["number"] * len(found.checkpoints), "text"]
     return (
         '<h2 id="numbers">Numbers</h2><p class="soft">In brackets: 95 % intervals. '
-        f"{csv_link(saved, 'numbers', 'All of them as CSV')}</p>{table(head, shown, kinds, 'Every number')}"
+        f"{csv_link(saved, 'numbers', 'All of them as CSV')}</p>{missing}{table(head, shown, kinds, 'Every number')}"
     )
 
 

@@ -69,6 +69,8 @@ class Verdict:
     headline: str
     reasons: list[Reason]
     advice: list[str]
+    not_judged: list[tuple[str, str]]
+    """Signals that a rule left alone, and why."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Checkpoint:
     modules: dict[str, Grid]
     positions: dict[str, Positions]
     curves: dict[str, Curve]
+    not_measured: dict[str, str]
+    """Why a number that was asked for is not there."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _signal(found: Fields) -> Signal:
 
 
 def _checkpoint(found: Fields) -> Checkpoint:
-    verdict, layers = found.maybe("verdict"), found.maybe("layers")
+    verdict, layers, missing = found.maybe("verdict"), found.maybe("layers"), found.maybe("not_measured")
     return Checkpoint(
         found.text("name"),
         found.text("path", ""),
@@ -189,6 +193,7 @@ def _checkpoint(found: Fields) -> Checkpoint:
             name: Curve(_pairs(each, "x", "y"), each.text("x_label", ""), each.text("y_label", ""))
             for name, each in found.named("curves")
         },
+        {name: missing.text(name) for name in missing.names()} if missing else {},
     )
 
 
@@ -207,7 +212,8 @@ def _verdict(found: Fields) -> Verdict:
         words = (each.text("says", ""), each.text("source", ""))
         how = (each.text("bad"), each.truth("met"), each.truth("clear", True))
         reasons.append(Reason(each.text("signal"), value, each.interval(), threshold, *how, *words))
-    return Verdict(found.text("level"), found.text("headline", ""), reasons, found.texts("advice"))
+    not_judged = [(each.text("signal"), each.text("why", "")) for each in found.each("not_judged")]
+    return Verdict(found.text("level"), found.text("headline", ""), reasons, found.texts("advice"), not_judged)
 
 
 def _grid(found: Fields) -> Grid:

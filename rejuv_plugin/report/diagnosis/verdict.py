@@ -85,6 +85,9 @@ def _case(each: Checkpoint, verdict: Verdict, opened: bool) -> str:
     head = ["signal", "picture", "value", "bad side", "finding", "source of the threshold"]
     kinds = ["name", "", "number", "tight", "text", "text"]
     shown = table(head, rows, kinds, f"Evidence on {each.name}") if rows else "<p>No rule had its signals.</p>"
+    shown += "".join(
+        f"<p>Not judged: <code>{safe(signal)}</code>. {safe(_sentence(why))}</p>" for signal, why in verdict.not_judged
+    )
     where = f'<p class="soft">{safe(each.path)}</p>' if each.path else ""
     return (
         f'<details class="case"{" open" if opened else ""}><summary><h3>{safe(each.name)}</h3>{badge(verdict.level)}'

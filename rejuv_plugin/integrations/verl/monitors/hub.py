@@ -83,11 +83,12 @@ class Hub:
         on = [name for name in on if self._monitors[name].early in when]
         sums = {name: self._guarded([name], partial(self._sums, name, step)) for name in on}
         on = self._agreed(on, report)
-        together = self._added({(name, key): part for name in on for key, part in (sums[name] or {}).items()})
-        self._off |= report.failed.keys()
+        for name in on:
+            for part in sums[name].values():
+                dist.all_reduce(part)
         # Eigenvalues take a while: once is enough. What raises here is agreed on first thing next time.
         for name in on if dist.get_rank() == 0 else ():
-            found = {key: part for (owner, key), part in together.items() if owner == name}
+            found = sums.pop(name)
             values = self._guarded([name], partial(self._monitors[name].values, found)) if found else None
             if values:
                 report.values.numbers.update(values.numbers)
@@ -95,8 +96,11 @@ class Hub:
         return report
 
     def _sums(self, name: str, step: int) -> Sums:
+        """Ready to be added up in place, float64 where the process group adds: after the ranks have agreed nothing may
+        fail on one alone, as for want of memory, while the others wait in a collective."""
         monitor = self._monitors[name]
-        return monitor.sums() if monitor.due(step) else {}
+        sums = monitor.sums() if monitor.due(step) else {}
+        return {key: part.to(self._device, torch.float64).contiguous() for key, part in sums.items()}
 
     def _guarded(self, names: Sequence[str], call: Callable[[], Any]) -> Any:
         """What ``call`` gives; None, and the error kept by ``names``, if it raises: no monitor may end a job."""
@@ -115,19 +119,20 @@ class Hub:
         fine = torch.tensor([name not in self._error for name in on], dtype=torch.int32, device=self._device)
         dist.all_reduce(fine, op=dist.ReduceOp.MIN)
         well = [name for name, ok in zip(on, fine.tolist(), strict=True) if ok]
-        report.failed |= {name: self._reason(name) for name in on if name not in well}
+        for name in on:
+            if name not in well:
+                report.failed[name] = self._reason(name)
+                self._turn_off(name)
         return well
+
+    def _turn_off(self, name: str) -> None:
+        self._off.add(name)
+        # One that this rank could not make is not there.
+        if monitor := self._monitors.pop(name, None):
+            with Guard():
+                monitor.turn_off()
 
     def _reason(self, name: str) -> str:
         reasons: list[str | None] = [None] * dist.get_world_size()
         dist.all_gather_object(reasons, self._error.get(name))
         return next(f"rank {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
-
-    def _added(self, parts: Mapping[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
-        """Each tensor's sum over all ranks, float64 on the process group's device, in one collective."""
-        if not parts:
-            return {}
-        flat = torch.cat([part.to(self._device, torch.float64).reshape(-1) for part in parts.values()])
-        dist.all_reduce(flat)
-        pieces = flat.split([part.numel() for part in parts.values()])
-        return {key: piece.view(part.shape) for (key, part), piece in zip(parts.items(), pieces, strict=True)}

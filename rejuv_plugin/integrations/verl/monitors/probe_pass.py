@@ -100,9 +100,9 @@ class ProbePass:
         self._guards[name].check()
 
     def _run(self) -> None:
-        # Who has not asked since the last pass never will: it was turned off, and with it the work done for it alone.
-        for name in self._unserved:
-            del self.monitors[name]
+        # Who was turned off, or has not asked since the last pass: the work done for it alone ends, too.
+        for name in [name for name, each in self.monitors.items() if each.is_off or name in self._unserved]:
+            self.monitors.pop(name).forget()
         for monitor in self.monitors.values():
             monitor.forget()
         self._unserved, self._pass = set(self.monitors), Guard()

@@ -57,6 +57,9 @@ class OfEngine(SharpnessMonitor):
             self._before = None
         return due
 
+    def turn_off(self) -> None:
+        self._wanted, self._before = False, None
+
     def sums(self) -> Sums:
         before, self._before = self._before, None
         line: Line | None = None

@@ -28,7 +28,8 @@ class StreamedWeights(WeightsMonitor):
         self.here = dist.get_rank() == 0
         """Whether this rank samples."""
         super().__init__(number_of_layers(engine), sample, _base(base if self.here else None))
-        self._tied = bool(engine.model_config.hf_config.get_text_config().tie_word_embeddings)
+        # As transformers ties: by the whole model's flag, which that of its language model may lack or contradict.
+        self._tied = bool(getattr(engine.model_config.hf_config, "tie_word_embeddings", False))
         self._guard = Guard()
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ _VERLS_OWN = (
 )
 """Metrics of verl, by prefix, that belong into the same picture."""
 COMPARING = (
-    *("grpo", "grpo_passk", "grpo_vectorized", "gdpo", "rloo", "rloo_vectorized", "opo", "gpg"),
+    *("grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
 )
 """Of verl's ``algorithm.adv_estimator`` those that compare the answers to a prompt with one another. What a user's own
@@ -54,7 +55,10 @@ class Watch:
         self._examples: Sequence[Example] = probe_set_of(job)
         self._directory = run_directory(config)
         self._compared = OmegaConf.select(config, "algorithm.adv_estimator") in COMPARING
-        self._alarms = Alarms() if self._settings.alarms else None
+        self._filtered = bool(OmegaConf.select(config, "algorithm.filter_groups.enable"))
+        # As verl decides whether a step updates the policy.
+        begin = max(1, OmegaConf.select(config, "trainer.critic_warmup") or 0)
+        self._alarms = Alarms(begin=begin) if self._settings.alarms else None
         self._entropy_at_start: float | None = None
         self._steps: History | None = None
         self._raised: History | None = None
@@ -160,10 +164,11 @@ class Watch:
         return report.values
 
     def _since_start(self, values: Values) -> None:
-        entropy = values.numbers.get("entropy")
-        if entropy is None:
+        entropy = values.numbers.get("entropy", nan)
+        if not isfinite(entropy):
             return
-        if self._entropy_at_start is None:
+        # Not 0, of which there is no share, nor what an earlier version may have kept.
+        if not (self._entropy_at_start and isfinite(self._entropy_at_start)):
             self._entropy_at_start = entropy
         if self._entropy_at_start > 0:
             values.numbers[ENTROPY_DROP.name] = 1.0 - entropy / self._entropy_at_start
@@ -177,7 +182,9 @@ class Watch:
         )
         scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
         prompts = [str(uid) for uid in data["uid"]]
-        return groups.signals(scores, prompts, self._settings.pass_score, compared=self._compared)
+        return groups.signals(
+            scores, prompts, self._settings.pass_score, compared=self._compared, filtered=self._filtered
+        )
 
     def _judge(self, step: int, seen: dict[str, float]) -> bool:
         """Whether an alarm was raised."""
