@@ -13,6 +13,7 @@ import torch
 
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.progress import Progress
+from ..errors import one_line
 from ..monitors.monitor import quantiles
 from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
@@ -101,10 +102,9 @@ def _if_it_fits(names: Sequence[str], fix: str, measure: Callable[[], Found]) ->
     try:
         return measure()
     except torch.OutOfMemoryError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
     # What the failed attempt held is free only now that its error is gone.
-    gc.collect()
-    torch.cuda.empty_cache()
+    free(torch.device("cuda"))
     return Found(not_measured=dict.fromkeys(names, f"the GPU had no room for it ({reason}); to ask for less: {fix}"))
 
 
