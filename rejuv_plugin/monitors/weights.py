@@ -78,7 +78,8 @@ class WeightsMonitor(Monitor):
         ),
         _metric(
             "drift_base",
-            "||w(t) - b|| / ||b||, b the base model's weights; left out, with a line, where the node of the first rank does not have them",
+            "||w(t) - b|| / ||b||, b the base model's weights; "
+            "left out, with a line, where the node of the first rank does not have them",
             "ratio, >= 0",
             "no threshold is known; the over-trained checkpoint starts with the larger one",
             "relative L2 distance, arXiv 2606.09932, step 1",
