@@ -97,7 +97,7 @@ def _auto_as_setting(values: Any) -> Any:
 def _refuse_idle_tuning(settings: RejuvenationConfig, root: str) -> None:
     tune, alpha, auto = settings.tune, settings.fusion.alpha, f"{root}.fusion.alpha=auto"
     if not tune.enabled:
-        idle(tune, f"without {auto}", f"set {auto}", *names_of(tune), root=f"{root}.tune.")
+        idle(tune, f"without {auto}", f"set {auto}", *names_of(tune, "seed", "device"), root=f"{root}.tune.")
     elif alpha != FusionConfig.alpha:
         key, fix = f"{root}.fusion.alpha", f"remove it, or {root}.tune.enabled"
         raise InputError(key, f"auto, with {root}.tune.enabled=true", repr(alpha), fix)

@@ -81,7 +81,7 @@ class MonitorsConfig:
     """Log every layer's values too, not only their quantiles. ``plasticity.jsonl`` always has them."""
 
     sample: int = 4096
-    """Weights of each tensor that ``weights`` looks at; all of a smaller one, 64 of each expert's, stacked or not."""
+    """Weights of each tensor that ``weights`` looks at; all of a smaller one, at least 64 of each expert's."""
 
     probe_set: MonitorProbeConfig = field(default_factory=MonitorProbeConfig)
 

@@ -175,6 +175,7 @@ class ResetConfig:
         one_of("rule", self.rule, ("union", "aggregate"))
         one_of("select", self.select, ("top", "bottom", "random"))
         one_of("ranking", self.ranking, ("absolute", "signed"))
+        # These two say more than what `idle` would say of them.
         if self.set_path and (self.calibration or self.ratio):
             raise InputError(
                 "set_path",
@@ -187,9 +188,9 @@ class ResetConfig:
                 "ratio", "a ratio above 0 with calibration data", "0", "use 0.01, as the paper does, or drop the data"
             )
         if not self.wanted:
-            idle(self, "without a reset", "set a ratio or a set", *names_of(self))
+            idle(self, "without a reset", "set a ratio or a set", *names_of(self, *_ALWAYS))
         elif self.set_path:
-            selected = names_of(self, "set_path", "omega")
+            selected = names_of(self, "set_path", "omega", *_ALWAYS)
             idle(self, "with a set, which was selected already", "set a ratio in its place", *selected)
 
     @property
@@ -197,5 +198,8 @@ class ResetConfig:
         """Whether anything is to be reset."""
         return bool(self.ratio or self.set_path)
 
+
+_ALWAYS = ("seed", "device")
+"""What may be given where it does nothing: by who sweeps over seeds, and by a machine's own scripts."""
 
 _SUGGESTED = {"ratio": "0.01, as the paper does", "omega": "1.0, as the paper does", "cap": "1.0: no cap"}

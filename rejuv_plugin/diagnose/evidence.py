@@ -127,7 +127,7 @@ EVIDENCE = (
                 "drift_changed",
                 "below",
                 NEAR_ROUNDING,
-                "the change from the base is near the rounding of the files, which makes any small change sparse",
+                "few of the weights in 16 bits changed, as of any small change that is rounded",
             ),
         ),
     ),

@@ -104,7 +104,7 @@ def _if_it_fits(names: Sequence[str], fix: str, measure: Callable[[], Found]) ->
     except torch.OutOfMemoryError as error:
         reason = one_line(error)
     # What the failed attempt held is free only now that its error is gone.
-    free(torch.device("cuda"))
+    free(torch.device("cuda"))  # no other device has that error
     return Found(not_measured=dict.fromkeys(names, f"the GPU had no room for it ({reason}); to ask for less: {fix}"))
 
 

@@ -191,7 +191,11 @@ FADED = 0.01
 
 def frozen(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
     share, told = values
+    # Of a run that began with a version which did not keep it the highest rate is not known.
+    unknown = "rate" in memory and "highest" not in memory
     rate, rises = _rates(memory, told)
+    if unknown:
+        return None
     highest = memory["highest"] = max(told, memory.get("highest", told))
     if rate is None or rises or rate <= FADED * highest:
         return None

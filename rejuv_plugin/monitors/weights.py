@@ -141,6 +141,9 @@ class WeightsMonitor(Monitor):
             at = places(name, tensor.numel(), self._wanted(name, tensor))
             base = self._base_of(name, tensor.numel(), at)
             self._base[name] = None if base is None else base.to(tensor.device)
+            if len(self._start.get(name, at)) != len(at):
+                # Of a run that began with another sample: its start is not known any more.
+                del self._start[name]
             if name in self._start:
                 self._start[name] = self._start[name].to(tensor.device)
             self._known[name] = _Tensor(tensor.numel(), at.to(tensor.device), self._row(name))
@@ -148,10 +151,10 @@ class WeightsMonitor(Monitor):
 
     def _wanted(self, name: str, tensor: Tensor) -> int:
         """How many elements to sample. A layer's experts are many, and of one kind: some of each, be it a tensor of its
-        own or one along the first dimension of a tensor of all."""
-        if ".experts." not in name:
-            return self._sample
-        return RUN if re.search(r"\.experts\.\d+\.", name) else max(self._sample, RUN * tensor.shape[0])
+        own or a matrix in a stack of all."""
+        if re.search(r"\.experts\.\d+\.", name):
+            return RUN
+        return max(self._sample, RUN * tensor.shape[0]) if ".experts." in name and tensor.dim() > 2 else self._sample
 
     def _row(self, name: str) -> int:
         within = within_layer(name)

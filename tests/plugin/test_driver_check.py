@@ -190,6 +190,8 @@ def test_what_a_machine_that_submits_jobs_does_not_see_is_left_to_the_trainer(
     make_pair(tmp_path)
     shutil.rmtree(tmp_path / "sft")
     assert_ends_with(configuration(tmp_path), tmp_path, capsys, MODEL, "which does not exist")
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    assert_ends_with(configuration(tmp_path), tmp_path, capsys, MODEL, "which does not exist")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     checked(lambda *_: None)(configuration(tmp_path), False, False)
     edited("base", quantization_config={"quant_method": "fp8"})(tmp_path)

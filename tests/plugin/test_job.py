@@ -3,6 +3,7 @@
 """What a verl configuration may ask for, and the one line it gets otherwise."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,10 +63,21 @@ def test_the_sft_checkpoint_as_reference_goes_with_engines_that_can_be_told(stra
         {"fusion": {"alpha": 0.4}, "reset": {"omega": 1}},
         {"reset": {"ratio": 0.01, "omega": 0.5, "positions": 4, "device": "cpu"}},
         {"reset": {"set_path": "s", "omega": 0.5}},
+        {"reset": {"seed": 1, "device": "cpu"}, "tune": {"seed": 1}, "fusion": {"noise_seed": 1}},
+        {"reset": {"set_path": "s", "seed": 1, "device": "cpu"}},
     ],
 )
 def test_settings_that_mean_something_pass(group: dict) -> None:
     assert job_of(config_with({"base_path": "b"} | group))
+
+
+def test_the_sft_checkpoints_own_tokenizer_passes(tmp_path: Path) -> None:
+    settings = {"base_path": "b", "reset": {"ratio": 0.01}}
+    where = {
+        "actor_rollout_ref__model__path": str(tmp_path),
+        "actor_rollout_ref__model__tokenizer_path": f"{tmp_path}/",
+    }
+    assert job_of(config_with(settings, **where))
 
 
 def test_another_chat_template_passes_where_nothing_is_tokenized() -> None:

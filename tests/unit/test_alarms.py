@@ -263,6 +263,15 @@ def test_a_rate_that_decays_to_zero_freezes_nothing() -> None:
         assert (alarm.name, alarm.since) == ("frozen_bits", first + 1)
 
 
+def test_a_run_that_kept_no_highest_rate_is_not_judged_by_its_part() -> None:
+    state = Alarms().state()
+    state["frozen_bits"]["memory"] |= {"rate": 2e-8}
+    alarms = Alarms()
+    alarms.load_state(state)
+    raised = [alarms.look(step, {BITS: 5e-5, RATE: 2e-8}) for step in range(90, 110)]
+    assert not any(raised)
+
+
 def noisy_run(seed: int, steps: int = 160) -> list[Metrics]:
     """Everything at once, in and out of trouble, with gaps."""
     chance = random.Random(seed)

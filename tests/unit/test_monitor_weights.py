@@ -166,6 +166,16 @@ def test_a_resumed_run_keeps_its_start() -> None:
     assert measured(resumed, second, third)["numbers"]["drift_start"] == expected > 0
 
 
+def test_the_start_of_a_run_with_another_sample_is_not_compared() -> None:
+    first, second, third = (weights(seed) for seed in range(3))
+    whole = WeightsMonitor(2, 4096, lambda name, elements, at: None)
+    resumed = WeightsMonitor(2, 64, lambda name, elements, at: None)
+    measured(whole, first)
+    resumed.restore(whole.start)
+    found = measured(resumed, second, third)["numbers"]
+    assert found["update_ratio"] > 0
+
+
 def test_places_are_drawn_by_name_in_runs() -> None:
     assert places("a", 100, 4096).tolist() == list(range(100))
     drawn = places("a", 10_000_000, 4096)

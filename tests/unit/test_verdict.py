@@ -128,7 +128,7 @@ def test_what_means_something_else_here_is_said_not_to_be_judged() -> None:
     assert verdict.level == "ready"
     told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))["not_judged"]
     assert [each["signal"] for each in told] == ["pass_gap", "drift_spikes"]
-    assert "rounding" in told[1]["why"]
+    assert "rounded" in told[1]["why"]
     assert not {"pass_gap", "drift_spikes"} & {reason.signal for reason in verdict.reasons}
     assert judge(HEALTHY | few | {"drift_changed": Estimate(0.9, None)}).level == "at_risk"
 

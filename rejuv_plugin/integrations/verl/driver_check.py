@@ -79,4 +79,4 @@ def _trains_elsewhere(config: Any) -> bool:
     """Whether this may be a machine that does not see the trainer's disks, as those that jobs are submitted from. The
     trainer checks all once more."""
     address = OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS")
-    return address not in (None, "local")
+    return bool(address) and address != "local"

@@ -167,13 +167,17 @@ def _refuse_other_prompts(config: Any, sft_path: str) -> None:
     for name in ("tokenizer_path", "custom_chat_template"):
         key = f"actor_rollout_ref.model.{name}"
         value = OmegaConf.select(config, key)
-        if value is not None and value != sft_path:
+        if value is not None and not _same_path(str(value), sft_path):
             raise InputError(
                 key,
                 "null, with alpha=auto, a reset ratio or a probe set: their prompts are the SFT checkpoint's",
                 repr(value)[:80],
                 f"save tokenizer and chat template in the directory of {MODEL_PATH}",
             )
+
+
+def _same_path(one: str, other: str) -> bool:
+    return os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
 
 
 def _uses_lora(config: Any) -> bool:

@@ -27,16 +27,19 @@ def attach(engine: Any) -> GradientsMonitor:
 class _OfEngine(GradientsMonitor):
     def __init__(self, engine: Any) -> None:
         super().__init__(number_of_layers(engine), counts_steps=dist.get_rank() == 0)
-        self._guard, step = Guard(), engine.optimizer_step
+        self._guard, self._off, step = Guard(), False, engine.optimizer_step
 
         @functools.wraps(step)
         def stepped(*args: Any, **kwargs: Any) -> Any:
-            if not self._guard.error:
+            if not (self._off or self._guard.error):
                 with self._guard, torch.no_grad():
                     self.add(owned(engine), scale_of(engine))
             return step(*args, **kwargs)
 
         engine.optimizer_step = stepped
+
+    def turn_off(self) -> None:
+        self._off = True
 
     def sums(self) -> Sums:
         sums = super().sums()

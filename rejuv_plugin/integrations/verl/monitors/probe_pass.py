@@ -118,9 +118,15 @@ class ProbePass:
         with engine.train_mode() if backward else engine.eval_mode():
             try:
                 self._probe.run(self._outputs, watched, entropies="probe" in self.monitors, backward=backward)
-            except Exception:
+            except Exception as error:
                 # Else FSDP could not stream its weights after this, nor train.
-                recover(engine)
+                try:
+                    recover(engine)
+                except RuntimeError as torn:
+                    # Training on from here might be on other weights, and nobody would see it.
+                    raise SystemExit(
+                        f"rejuvenation: the look at the probe set failed ({error!r}), and {torn}"
+                    ) from error
                 raise
 
     def _watched(self, name: str) -> Any:

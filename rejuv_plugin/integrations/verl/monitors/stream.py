@@ -30,7 +30,7 @@ class StreamedWeights(WeightsMonitor):
         super().__init__(number_of_layers(engine), sample, _base(base if self.here else None))
         # As transformers ties: by the whole model's flag, which that of its language model may lack or contradict.
         self._tied = bool(getattr(engine.model_config.hf_config, "tie_word_embeddings", False))
-        self._guard = Guard()
+        self._guard, self._off = Guard(), False
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
 
     def _watched(self, stream_of: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,11 +41,14 @@ class StreamedWeights(WeightsMonitor):
                 self._guard.error = NotImplementedError(
                     "a LoRA adapter is streamed, not weights that the base model has too"
                 )
-            elif self.here and not self._guard.error:
+            elif self.here and not (self._off or self._guard.error):
                 weights = self.watch(weights)
             return weights, peft
 
         return stream
+
+    def turn_off(self) -> None:
+        self._off = True
 
     def counts(self, name: str) -> bool:
         # Streamed under both names, but one weight.

@@ -74,7 +74,7 @@ def recover(engine: Any) -> None:
         _end_of_iteration(engine.module)
     elif isinstance(engine.module, FSDPModule):
         if not hasattr(engine.module, "reset_iter_state"):
-            raise RuntimeError("this torch cannot reset FSDP2 after a pass that failed")
+            raise RuntimeError("this version of torch cannot reset FSDP2 after a pass that failed half way")
         engine.module.reset_iter_state()
         for module in engine.module.modules():
             if isinstance(module, FSDPModule):
@@ -94,6 +94,7 @@ def _drop_gradients(module: FSDPModule) -> None:
 def _end_of_iteration(root: Any) -> None:
     """What torch does at the end of a backward pass (``_runtime_utils._post_backward_final_callback``), but for the
     gradients, which are dropped."""
+    root._exec_order_data.next_iter()
     for module in FullyShardedDataParallel.fsdp_modules(root):
         module.training_state, module._post_backward_callback_queued = TrainingState.IDLE, False
     for handle in root._all_handles:
