@@ -187,7 +187,7 @@ def test_what_was_not_trained_is_no_sparse_change(ladder: list[Path]) -> None:
     share = float(sizes[: len(sizes) // 100].sum() / sizes.sum())
     assert found.numbers["drift_spikes"].value == pytest.approx(share, rel=0.02)
     assert share < 0.12
-    assert found.numbers["drift_changed"].value == pytest.approx(1, abs=1e-3)
+    assert found.numbers["drift_changed"] is None, "nothing has 16 bits"
     grid = found.modules["drift_spikes"]
     assert grid["values"][grid["rows"].index("1")][grid["columns"].index("self_attn.o_proj")] is None
 
