@@ -55,7 +55,8 @@ REJUVENATION=(
   rejuvenation.fusion.alpha="$ALPHA"
   rejuvenation.monitors.probe_set.data="$MODELS/data/probe.jsonl"
 )
-if [ "$KIND" = base ]; then REJUVENATION=(); fi
+# Whoever starts at the base has nothing to be brought back to it.
+if [ "$START" -ef "$MODELS/base" ]; then REJUVENATION=(); fi
 # Without calibration data the plugin samples answers of the SFT checkpoint to prompts of data.train_files.
 if [ "$KIND" = reset ]; then REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO"); fi
 if [ "$PLATFORM" = cpu ]; then

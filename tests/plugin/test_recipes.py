@@ -292,3 +292,17 @@ def test_a_run_that_fails_ends_its_script(tmp_path: Path, last: str, code: int) 
     env = os.environ | {"HERE": str(RECIPES / "quickstart"), "OUT": str(tmp_path)}
     result = subprocess.run(["bash", "-c", "\n".join(lines)], env=env, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (code, "" if code else "went on\n"), result.stderr
+
+
+@pytest.mark.parametrize(("start", "rejuvenated"), [("base", False), ("sft4", True), ("", True)])
+def test_who_starts_at_the_base_is_not_rejuvenated(
+    composer: Composer, tmp_path: Path, start: str, rejuvenated: bool
+) -> None:
+    """As the ladder starts the quickstart's job under verl."""
+    models = tmp_path / "models"
+    for name in ("base", "sft4"):
+        (models / name).mkdir(parents=True)
+    told = {"MODELS": str(models), "ARM": start or "over", "START": str(models / start) if start else ""}
+    config = composed(composer, "quickstart/run_nav_fsdp2.sh", tmp_path, platform="cpu", **told)
+    assert config.actor_rollout_ref.model.path == str(models / (start or "sft64"))
+    assert ("rejuvenation" in config) == rejuvenated
