@@ -33,15 +33,18 @@ def answer_for_vllm_cpu() -> None:
 def keep_linear_weights_reloadable() -> None:
     """Entry point ``vllm.general_plugins``: vLLM calls it in each of its processes.
 
-    On a CPU vLLM repacks the weight of a linear layer and drops the original; the weights of the next sync would then
-    have no parameter to go to.
+    On a CPU vLLM repacks the weight of a linear layer, and those of experts where the processor has the instructions,
+    and drops the originals; the weights of the next sync would then have no parameter to go to.
     """
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "cpu":
         return
     import torch
     from vllm.model_executor.layers import utils
+    from vllm.model_executor.layers.fused_moe.cpu_fused_moe import CPUFusedMOE
 
     def dispatch_cpu_unquantized_gemm(layer: Any, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
+    CPUFusedMOE._pad_moe_intermediate_for_grouped_gemm = lambda self, layer: None
+    CPUFusedMOE.check_grouped_gemm = lambda self, layer: (False, "none")
