@@ -3,7 +3,7 @@
 #   bash recipes/sft_ladder/run.sh                                     # everything, one seed after the other
 #   SEEDS="2 3" ARMS=ladder PARTS="rl results" bash recipes/sft_ladder/run.sh
 #   RL=verl SEEDS=2 ARMS="sft4 sft64 alpha_0.5" PARTS="rl results" bash recipes/sft_ladder/run.sh
-# Half a minute for each start and seed on one core (verl: more than ten), two minutes for the models of each seed, and
+# Half a minute for each start and seed on one core (verl: six and more), two minutes for the models of each seed, and
 # 19 starts. What was stopped goes on where it was.
 set -euo pipefail
 
