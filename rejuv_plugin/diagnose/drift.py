@@ -84,9 +84,7 @@ def moved(
         if sizes.changed and named[-1][name].dtype in ("BF16", "F16"):
             rounded = rounded + sizes
         tick(done, len(names))
-    found = _found(drifts, spikes, steps_taken, layers)
-    found.numbers["drift_changed"] = plain(rounded.changed if rounded.counts.any() else None)
-    return found
+    return _found(drifts, spikes, rounded, steps_taken, layers)
 
 
 def _pieces(sides: Sequence[tuple[Path, TensorInfo]]) -> Iterator[list[Tensor]]:
@@ -108,7 +106,11 @@ def place_of(name: str) -> Place:
 
 
 def _found(
-    drifts: Mapping[Place, Drift], spikes: Mapping[Place, Magnitudes], steps: Mapping[Place, Tensor], layers: int
+    drifts: Mapping[Place, Drift],
+    spikes: Mapping[Place, Magnitudes],
+    rounded: Magnitudes,
+    steps: Mapping[Place, Tensor],
+    layers: int,
 ) -> Found:
     names = [str(i) for i in range(layers)]
 
@@ -128,6 +130,7 @@ def _found(
     numbers = {
         "drift": plain(sum(drifts.values(), Drift()).relative),
         "drift_spikes": plain(sizes.top_share()),
+        "drift_changed": plain(rounded.changed if rounded.counts.any() else None),
         "update_cosine": plain(cosine(list(steps.values()))),
     }
     by: dict[str, Sequence[float]] = {

@@ -36,13 +36,12 @@ def connect(key: str) -> None:
         return
     try:
         ray.init(address="auto", logging_level=logging.WARNING)
-        address, count = ray.get_runtime_context().gcs_address, len(nodes())
-        print(f"Ray cluster at {address}, nodes: {count}", file=sys.stderr)
     except ConnectionError as error:
         reason = one_line(error)
         raise InputError(
             key, "a Ray cluster that runs on this machine", reason, "start one: ray start --head"
         ) from None
+    print(f"Ray cluster at {ray.get_runtime_context().gcs_address}, nodes: {len(nodes())}", file=sys.stderr)
 
 
 def nodes() -> dict[str, str]:

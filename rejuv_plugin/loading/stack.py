@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 
 class Stack(torch.Tensor):
     """A tensor for all that asks, but without memory. Taking one expert, ``stack[i]``, fuses that expert; anything else
-    that reads elements fuses all of them first. It cannot be written to.
+    that reads elements fuses all of them first. Writing to it raises, but for ``out=``, where it would be lost.
 
     Args:
         values: what makes it.
@@ -39,7 +39,7 @@ class Stack(torch.Tensor):
     _name: str
     _turned: bool
 
-    # Below this, at the operators, there is no way to read elements without being asked.
+    # At the operators, which is where loaders read: what takes memory past them (dlpack) finds none.
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod

@@ -88,14 +88,14 @@ class Values:
             raise ValueError(f"{name}: expected to be read before its files were closed")
         _check_arithmetic()
         operation = self.fused[name]
-        shape, combine = operation.sft.shape, Combine(self.plan, operation)
+        combine = Combine(self.plan, operation)
         if not (self.apart and is_stack(operation)):
             result = self.empty(name)
             self.drift[name] = self._fill(operation, combine, result, 0)
             return result
-        wanted = range(shape[0]) if index is None else [index]
-        result = self.empty(name) if index is None else torch.empty(shape[1:], dtype=self.empty(name, "meta").dtype)
-        for i, part in zip(wanted, result if index is None else [result], strict=True):
+        whole = self.empty(name, "cpu" if index is None else "meta")
+        result = whole if index is None else torch.empty_like(whole[index], device="cpu")
+        for i, part in enumerate(whole) if index is None else [(index, result)]:
             self.drift[expert_of(name, i)] = self._fill(operation, combine, part, i * part.numel())
         return result
 

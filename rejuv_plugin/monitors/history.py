@@ -119,7 +119,7 @@ def _lines(path: Path, key: str) -> Iterator[tuple[int, Record]]:
             key,
             f"a readable {path.name}",
             f"{path} ({error.strerror})",
-            "give the directory of a run, a diagnosis or a tuning",
+            "give a run's directory",
         ) from None
     cut: int | None = None
     for number, line in enumerate(lines, 1):

@@ -119,14 +119,7 @@ class ProbePass:
             try:
                 self._probe.run(self._outputs, watched, entropies="probe" in self.monitors, backward=backward)
             except Exception as error:
-                # Else FSDP could not stream its weights after this, nor train.
-                try:
-                    recover(engine)
-                except RuntimeError as torn:
-                    # Training on from here might be on other weights, and nobody would see it.
-                    raise SystemExit(
-                        f"rejuvenation: the look at the probe set failed ({error!r}), and {torn}"
-                    ) from error
+                _put_right(engine, error)
                 raise
 
     def _watched(self, name: str) -> Any:
@@ -136,6 +129,18 @@ class ProbePass:
         monitor = self.monitors.get("probe")
         if isinstance(monitor, LikelihoodMonitor):
             self._guards["probe"](_see)(monitor, model_output, data)
+
+
+def _put_right(engine: Any, error: Exception) -> None:
+    """After a pass that ended half way with ``error``: else FSDP could neither stream its weights nor train.
+
+    Raises:
+        SystemExit: it cannot be done. Training on might be on other weights, and nobody would see it.
+    """
+    try:
+        recover(engine)
+    except RuntimeError as torn:
+        raise SystemExit(f"rejuvenation: the look at the probe set failed ({error!r}), and {torn}") from error
 
 
 def _see(monitor: LikelihoodMonitor, model_output: dict[str, Tensor], data: TensorDict) -> None:
