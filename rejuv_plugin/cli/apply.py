@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.option(
     "--alpha",
     default=FusionConfig.alpha,
-    help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base.",
+    help="Weight of the SFT checkpoint, 0 to 1: 1 is the SFT checkpoint bit for bit, 0 the base. rejuv tune measures "
+    "which.",
 )
 @click.option(
     "--alpha-of",

@@ -23,14 +23,14 @@ def finite(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not math.isfinite(value):
-            raise InputError(name, "a finite number", repr(value), f"use {_default(config, name)}")
+            raise InputError(name, "a finite number", repr(value), _back_to_default(config, name))
 
 
 def whole(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(name, "a whole number above 0", repr(value), f"use {_default(config, name)}")
+            raise InputError(name, "a whole number above 0", repr(value), _back_to_default(config, name))
 
 
 def idle(config: Any, when: str, fix: str, *names: str, root: str = "") -> None:
@@ -52,6 +52,11 @@ def idle(config: Any, when: str, fix: str, *names: str, root: str = "") -> None:
 def names_of(config: Any, *but: str) -> list[str]:
     """All settings but these."""
     return [f.name for f in dataclasses.fields(config) if f.name not in but]
+
+
+def _back_to_default(config: Any, name: str) -> str:
+    default = _default(config, name)
+    return "leave it out" if default is None else f"use {default}"
 
 
 def _default(config: Any, name: str) -> Any:

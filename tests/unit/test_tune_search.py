@@ -225,5 +225,6 @@ def test_grids(settings: dict, grid: tuple[float, ...]) -> None:
     ],
 )
 def test_settings_that_make_no_sense(settings: dict) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as told:
         TuningConfig(**settings)
+    assert "None" not in told.value.fix

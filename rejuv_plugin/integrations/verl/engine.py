@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which of verl's engines it is."""
+"""Which of verl's engines it is, and what they all answer."""
 
 from typing import Any
 
@@ -12,6 +12,11 @@ from ...errors import InputError
 def is_megatron(engine: Any) -> bool:
     """By a method, as verl can only import its Megatron engine where megatron-core is."""
     return hasattr(engine, "_build_megatron_module")
+
+
+def number_of_layers(engine: Any) -> int:
+    """Decoder layers of the language model, over all ranks; from its HF configuration."""
+    return int(engine.model_config.hf_config.get_text_config().num_hidden_layers)
 
 
 def check_known(engine: Any) -> None:

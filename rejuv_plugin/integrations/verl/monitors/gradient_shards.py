@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
 from ..engine import is_megatron
-from .engine import distributed_optimizers
+from .optimizers import distributed_optimizers
 
 Gradients = Iterator[tuple[str, Tensor]]
 _MCORE_LAYER = re.compile(r"(.*\bdecoder\.layers\.)(\d+)(\..*)")

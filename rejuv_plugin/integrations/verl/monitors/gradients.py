@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from ....monitors.gradients import GradientsMonitor
 from ....monitors.monitor import Sums
-from .engine import number_of_layers
+from ..engine import number_of_layers
 from .gradient_shards import owned, scale_of
 from .guarded import Guard
 

@@ -17,7 +17,7 @@ from ....errors import InputError
 from ....monitors import places
 from ....monitors.monitor import Sums
 from ....monitors.weights import WeightsMonitor
-from .engine import number_of_layers
+from ..engine import number_of_layers
 from .guarded import Guard
 
 

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
 from ..engine import is_megatron
-from .engine import distributed_optimizers
+from .optimizers import distributed_optimizers
 
 
 @dataclass(frozen=True)

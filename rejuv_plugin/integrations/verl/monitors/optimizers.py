@@ -1,16 +1,11 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""What all that feeds monitors must know of verl's engine."""
+"""megatron-core's distributed optimizers, for monitors of what they shard."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from ....errors import InputError
-
-
-def number_of_layers(engine: Any) -> int:
-    """Decoder layers of the language model, over all ranks; from its HF configuration."""
-    return int(engine.model_config.hf_config.get_text_config().num_hidden_layers)
 
 
 def distributed_optimizers(engine: Any, switch: str) -> Iterator[Any]:
