@@ -14,6 +14,13 @@ MODE=${MODE:-disk}
 # Of checkpoints the last so many stay; null: all.
 KEEP=${KEEP:-null}
 
+# The trainer and the workers have the directory where Ray was started: what is in this one gets its whole name.
+for name in SFT BASE TRAIN VAL DATA REWARD CALIBRATION RESET_SET; do
+  if [[ ${!name:-} != /* ]] && [ -e "${!name:-}" ]; then printf -v "$name" %s "$PWD/${!name}"; fi
+done
+# A value for Hydra, to which = and commas mean something. A list is one already.
+quoted() { case $1 in \[*) echo "$1" ;; *) echo "'$1'" ;; esac; }
+
 START=$(basename "$SFT")-alpha$ALPHA
 if [ -n "$RESET_SET$CALIBRATION" ]; then START+=-reset; fi
 # Below it all that a run writes. Starts that are compared have different ones.
@@ -26,14 +33,14 @@ case " $*" in *" --cfg"* | *" -c "*) SHOW_ONLY=yes ;; *) SHOW_ONLY= ;; esac
 
 REJUVENATION=(
   +rejuvenation=default
-  rejuvenation.base_path="$BASE"
+  rejuvenation.base_path="$(quoted "$BASE")"
   rejuvenation.mode="$MODE"
   rejuvenation.fusion.alpha="$ALPHA"
 )
 if [ -n "$RESET_SET" ]; then
-  REJUVENATION+=(rejuvenation.reset.set_path="$RESET_SET")
+  REJUVENATION+=(rejuvenation.reset.set_path="$(quoted "$RESET_SET")")
 elif [ -n "$CALIBRATION" ]; then
-  REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO" rejuvenation.reset.calibration="$CALIBRATION")
+  REJUVENATION+=(rejuvenation.reset.ratio="$RESET_RATIO" rejuvenation.reset.calibration="$(quoted "$CALIBRATION")")
 fi
 
 if [ "$PLATFORM" = cpu ]; then
@@ -59,13 +66,13 @@ fi
 
 RECORDS=(
   trainer.logger='["console","file","tensorboard"]'
-  trainer.default_local_dir="$OUT/checkpoints"
-  trainer.validation_data_dir="$OUT/validation"
+  trainer.default_local_dir="$(quoted "$OUT/checkpoints")"
+  trainer.validation_data_dir="$(quoted "$OUT/validation")"
   trainer.max_actor_ckpt_to_keep="$KEEP"
   trainer.max_critic_ckpt_to_keep="$KEEP"
   # The trainer is a process of Ray's, which gets no variables of this one where Ray was started before.
-  +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="'$OUT/metrics.jsonl'"
-  +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="'$OUT/tensorboard'"
+  +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$(quoted "$OUT/metrics.jsonl")"
+  +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="$(quoted "$OUT/tensorboard")"
 )
 # verl begins its file anew, also where it goes on at a checkpoint.
 if [ -z "$SHOW_ONLY" ] && [ -s "$OUT/metrics.jsonl" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One agentic RL run under verl: GRPO with FSDP2, episodes played by frozenlake_loop.py. On a laptop's CPU:
 #   ARM=rejuvenated bash recipes/agentic_frozenlake/run_frozenlake_fsdp2.sh
-# On a node with GPUs the same command; only the platform, the rollout and the sizes differ:
+# On a node with GPUs the same command; only the platform, the rollout and the sizes differ (models: README.md):
 #   PLATFORM=cuda ROLLOUT=vllm NGPUS=8 TRAIN_BATCH=256 ARM=rejuvenated bash recipes/agentic_frozenlake/run_frozenlake_fsdp2.sh
 # It is the quickstart's command with an agent: what is below is all that several turns and an environment add.
 # run.sh calls this once for each arm. Anything after the script's name goes to verl, last, so it wins.

@@ -73,7 +73,7 @@ case $ALGORITHM in
       algorithm.gamma=1.0
       actor_rollout_ref.actor.use_kl_loss=True
       actor_rollout_ref.actor.kl_loss_coef="$KL_COEF"
-      critic.model.path="$SFT"
+      critic.model.path="$(quoted "$SFT")"
       critic.strategy=fsdp2
       critic.optim.lr="$CRITIC_LR"
       # What verl's trainer reads for both passes of the critic, by a name that its YAML does not have.
@@ -88,14 +88,14 @@ exec python -m verl.trainer.main_ppo \
   "${MACHINE[@]}" \
   "${ALGORITHM_OVERRIDES[@]}" \
   algorithm.use_kl_in_reward=False \
-  data.train_files="$TRAIN" \
-  data.val_files="$VAL" \
+  data.train_files="$(quoted "$TRAIN")" \
+  data.val_files="$(quoted "$VAL")" \
   data.train_batch_size="$TRAIN_BATCH" \
   data.max_prompt_length="$MAX_PROMPT" \
   data.max_response_length="$MAX_RESPONSE" \
   data.filter_overlong_prompts=True \
   data.seed="$SEED" \
-  actor_rollout_ref.model.path="$SFT" \
+  actor_rollout_ref.model.path="$(quoted "$SFT")" \
   actor_rollout_ref.actor.strategy=fsdp2 \
   actor_rollout_ref.actor.optim.lr="$LR" \
   actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
@@ -113,9 +113,9 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.val_kwargs.n="$VAL_N" \
   actor_rollout_ref.rollout.val_kwargs.do_sample=True \
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
-  reward.custom_reward_function.path="$REWARD" \
+  reward.custom_reward_function.path="$(quoted "$REWARD")" \
   trainer.project_name=math_grpo \
-  trainer.experiment_name="$ALGORITHM-$START" \
+  trainer.experiment_name="$(quoted "$ALGORITHM-$START")" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \

@@ -41,6 +41,8 @@ LR=${LR:-1e-6}
 KL_COEF=${KL_COEF:-0.001}
 MAX_PROMPT=${MAX_PROMPT:-1024}
 MAX_RESPONSE=${MAX_RESPONSE:-4096}
+TEST_FREQ=${TEST_FREQ:-20}
+SAVE_FREQ=${SAVE_FREQ:-50}
 
 # Derived from the above
 source "$HERE/../cluster.sh"
@@ -53,13 +55,13 @@ exec python -m verl.trainer.main_ppo \
   model_engine=megatron \
   algorithm.adv_estimator=grpo \
   algorithm.use_kl_in_reward=False \
-  data.train_files="$TRAIN" \
-  data.val_files="$VAL" \
+  data.train_files="$(quoted "$TRAIN")" \
+  data.val_files="$(quoted "$VAL")" \
   data.train_batch_size="$TRAIN_BATCH" \
   data.max_prompt_length="$MAX_PROMPT" \
   data.max_response_length="$MAX_RESPONSE" \
   data.filter_overlong_prompts=True \
-  actor_rollout_ref.model.path="$SFT" \
+  actor_rollout_ref.model.path="$(quoted "$SFT")" \
   actor_rollout_ref.model.use_remove_padding=True \
   actor_rollout_ref.actor.optim.lr="$LR" \
   actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
@@ -90,12 +92,12 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True \
   actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((2 * BUDGET)) \
   trainer.project_name=megatron_grpo \
-  trainer.experiment_name="$START-$MODE" \
+  trainer.experiment_name="$(quoted "$START-$MODE")" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \
-  trainer.test_freq=20 \
-  trainer.save_freq=50 \
+  trainer.test_freq="$TEST_FREQ" \
+  trainer.save_freq="$SAVE_FREQ" \
   "${RECORDS[@]}" \
   "${MACHINE[@]}" \
   "${REJUVENATION[@]}" \

@@ -50,6 +50,9 @@ if [ -n "$CALIBRATION" ]; then
   fi
 fi
 
+# What OpenRLHF leaves. It removes old checkpoints of whatever run they are: starts share no directory.
+RUN=$OUT/run-$(basename "$START")
+
 mkdir -p "$OUT"
 # Where rejuvenation.json is, the checkpoint is whole. It names what it was made from.
 if [ ! -f "$START/rejuvenation.json" ]; then
@@ -97,8 +100,8 @@ exec "$PYTHON" -m openrlhf.cli.train_ppo_ray \
   --algo.kl.init_coef "$KL_COEF" \
   --actor.adam.lr "$LR" \
   --actor.entropy_coef 0 \
-  --ckpt.output_dir "$OUT/final" \
-  --ckpt.path "$OUT/checkpoints" \
+  --ckpt.output_dir "$RUN/final" \
+  --ckpt.path "$RUN/checkpoints" \
   --ckpt.save_steps 50 \
-  --logger.tensorboard_dir "$OUT/tensorboard" \
+  --logger.tensorboard_dir "$RUN/tensorboard" \
   "$@"

@@ -140,7 +140,10 @@ def tuned_name(tuning: Mapping[str, Any]) -> str:
 
 
 def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
-    """The tuned alpha's level after RL beside that of the grid and of 0.5, by seed; paired differences below."""
+    """The tuned alpha's level after RL beside that of the grid and of 0.5, by seed; paired differences below.
+
+    Empty if there is no seed with RL from all of these.
+    """
     lines = [
         "| seed | tuned alpha | after RL | best of the grid | after RL | 0.5, after RL |",
         "|---|---|---|---|---|---|",
@@ -159,6 +162,8 @@ def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
         cells = [str(seed), f"{tuning['choice']['alpha']:g}", f"{tuned[seed]:.3f}", first.removeprefix("alpha_")]
         cells += [f"{best[seed]:.3f}", f"{half[seed]:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
+    if not tuned:
+        return ""
     lines += ["", "| tuned alpha, after RL, minus | held-out seeds | all seeds | p (all) |", "|---|---|---|---|"]
     for says, theirs in (("the best of the grid", best), ("the alpha best on the other seeds", steady), ("0.5", half)):
         held_out = {seed: level for seed, level in tuned.items() if seed not in CHOSEN_ON}
@@ -166,21 +171,26 @@ def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
         for ours in (held_out, tuned):
             d = paired(ours, theirs).difference if {*ours} & {*theirs} else None
             cells.append(f"{d:+.3f} ({d.n})" if d else "-")
-        lines.append(
-            f"| {says} | {' | '.join(cells)} | {paired(tuned, theirs).p:.2f} |" if tuned else f"| {says} | - | - | - |"
-        )
+        lines.append(f"| {says} | {' | '.join(cells)} | {paired(tuned, theirs).p:.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
+    parser.add_argument(
+        "--before-rl",
+        type=Path,
+        metavar="RESULTS",
+        help="Where diagnosis/ and tuning/ of the same models are, if with other runs of RL.",
+    )
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     rows = by_start([row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)])
     if not rows:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
-    diagnoses, tunings = read_all(args.results / "diagnosis"), read_all(args.results / "tuning")
+    before_rl = args.before_rl or args.results
+    diagnoses, tunings = read_all(before_rl / "diagnosis"), read_all(before_rl / "tuning")
     sections = {
         "The ladder": levels(rows, LADDER),
         "Fusion of the rung of 64 epochs": levels(rows, GRID),

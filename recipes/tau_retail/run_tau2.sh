@@ -41,13 +41,14 @@ TOKENS=$((MAX_PROMPT + MAX_RESPONSE))
 # SPLIT, of the engine's script: over so many GPUs a sequence is split. verl multiplies a GPU's budget by it.
 SPLIT=${SPLIT:-1}
 BUDGET=$(((TOKENS + SPLIT - 1) / SPLIT))
+case $TRANSCRIPTS in null | /*) ;; *) TRANSCRIPTS=$PWD/$TRANSCRIPTS ;; esac
 # Rollout workers on every node import the loop by name and read these.
 ENVIRONMENT=()
 for name in TURNS TRANSCRIPTS SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMULATOR_TEMPERATURE; do
-  ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.$name='${!name}'")
+  ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.$name=$(quoted "${!name}")")
 done
 export PYTHONPATH=$HERE${PYTHONPATH:+:$PYTHONPATH}
-ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH='$PYTHONPATH'")
+ENVIRONMENT+=("+ray_kwargs.ray_init.runtime_env.env_vars.PYTHONPATH=$(quoted "$PYTHONPATH")")
 # A customer that is not there would else be noticed when the GPUs are taken.
 export SIMULATOR_URL SIMULATOR_MODEL SIMULATOR_SEED SIMULATOR_TEMPERATURE
 if [ -z "$SHOW_ONLY" ]; then python "$HERE/tau2_simulator.py"; fi
@@ -58,14 +59,14 @@ exec python -m verl.trainer.main_ppo \
   "${ENVIRONMENT[@]}" \
   algorithm.adv_estimator=grpo \
   algorithm.use_kl_in_reward=False \
-  data.train_files="$DATA/train.parquet" \
-  data.val_files="$DATA/test.parquet" \
+  data.train_files="$(quoted "$DATA/train.parquet")" \
+  data.val_files="$(quoted "$DATA/test.parquet")" \
   data.train_batch_size="$TRAIN_BATCH" \
   data.max_prompt_length="$MAX_PROMPT" \
   data.max_response_length="$MAX_RESPONSE" \
   data.return_raw_chat=True \
   data.seed="$SEED" \
-  actor_rollout_ref.model.path="$SFT" \
+  actor_rollout_ref.model.path="$(quoted "$SFT")" \
   actor_rollout_ref.actor.optim.lr="$LR" \
   actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH" \
   actor_rollout_ref.actor.use_dynamic_bsz=True \
@@ -85,9 +86,9 @@ exec python -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
   actor_rollout_ref.rollout.multi_turn.enable=True \
   actor_rollout_ref.rollout.multi_turn.format="$TOOL_FORMAT" \
-  actor_rollout_ref.rollout.agent.agent_loop_config_path="$HERE/agent.yaml" \
+  actor_rollout_ref.rollout.agent.agent_loop_config_path="$(quoted "$HERE/agent.yaml")" \
   trainer.project_name=tau_retail \
-  trainer.experiment_name="$START-simulator-seed$SIMULATOR_SEED-temperature$SIMULATOR_TEMPERATURE" \
+  trainer.experiment_name="$(quoted "$START-simulator-seed$SIMULATOR_SEED-temperature$SIMULATOR_TEMPERATURE")" \
   trainer.val_before_train=True \
   trainer.total_training_steps="$STEPS" \
   trainer.total_epochs=1000 \

@@ -170,9 +170,9 @@ def test_two_setups_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch
         outcome.main()
 
 
-def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
     """The tables of kept rows, which must be the kept tables."""
-    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to)])
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to), *more])
     outcome.main()
     assert (to / "result.md").read_text() == (kept / "result.md").read_text()
     return (to / "result.md").read_text()
@@ -183,7 +183,7 @@ def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeyp
     readme = (kept.parent / "README.md").read_text()
     verdicts = made_again(kept, tmp_path / "plain", monkeypatch).split("### Verdicts on the held-out seeds")[1]
     assert verdicts.split("###")[0].strip() in readme
-    under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch)
+    under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch, "--before-rl", str(kept))
     for title in ("Paired differences", "Share of the gap"):
         assert under_verl.split(f"### {title}")[1].split("###")[0].partition("\n")[2].strip() in readme
 
