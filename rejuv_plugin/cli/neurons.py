@@ -157,9 +157,10 @@ def _show(chosen: "ResetSet") -> None:
     )
     if cuts := said.get("cuts"):
         print(f"{cuts['close']:,} of {cuts['in_all']:,} cuts are so close that another machine may draw them elsewhere")
-    if halves:
+    if known := [overlap for overlap in (halves or {}).values() if overlap is not None]:
+        unknown = len(halves) - len(known)
         print(
-            f"Jaccard of the sets of both halves of the data: median {median(halves.values()):.2f}, "
-            f"lowest {min(halves.values()):.2f}"
+            f"Jaccard of the sets of both halves of the data: median {median(known):.2f}, lowest {min(known):.2f}"
+            + (f"; {unknown:,} modules had no token in one of them" if unknown else "")
         )
     print(f"found in {said['seconds']} s on {said['device']}, peak memory {said['peak_memory_bytes'] / 2**30:.2f} GiB")

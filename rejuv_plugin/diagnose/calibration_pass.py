@@ -15,7 +15,7 @@ from ..monitors.representation import RankMonitor
 from ..ops.distribution import entropy
 from ..probe.decoder import decoder_layers
 from ..probe.dialogue import Example
-from ..probe.entropy_scan import LOGITS, capped, not_finite
+from ..probe.entropy_scan import LOGITS, logits_of, not_finite
 from ..probe.experts import Routed, experts_of, recorded
 
 KEY = "--signals"
@@ -87,7 +87,7 @@ def _one(
     for rows, said in zip(
         *(t.split(max(1, LOGITS // head.weight.shape[0])) for t in (leaf, ids[targets])), strict=True
     ):
-        logits = capped(head(rows), model).float()
+        logits = logits_of(head(rows), model).float()
         log_p = logits.log_softmax(-1)
         nll = -log_p.gather(1, said[:, None])[:, 0]
         if scale is not None:
@@ -109,7 +109,7 @@ def summed_nll(model: Any, example: Example) -> Tensor:
     """NLL in nats of an example's response tokens, summed: a scalar, in the graph if there is one."""
     ids, targets = (torch.tensor(t, device=model.device) for t in (example.ids, example.targets))
     hidden = model.base_model(input_ids=ids[None], use_cache=False).last_hidden_state[0, targets - 1]
-    logits = capped(model.get_output_embeddings()(hidden), model).float()
+    logits = logits_of(model.get_output_embeddings()(hidden), model).float()
     return torch.nn.functional.cross_entropy(logits, ids[targets], reduction="sum")
 
 

@@ -66,7 +66,6 @@ def moved(
     spikes: dict[Place, Magnitudes] = {}
     steps_taken: dict[Place, Tensor] = {}
     names = [name for name in named[-1] if all(name in of for of in named)]
-    rounded = Magnitudes.none()
     for done, name in enumerate(names, 1):
         place = place_of(name)
         sizes = Magnitudes.none()
@@ -81,10 +80,8 @@ def moved(
                 steps_taken[place] = steps_taken.get(place, torch.zeros(3, dtype=torch.float64)) + sums
         # What was not trained at all, as most of a model is by LoRA on a few projections, is no sparse change.
         spikes[place] = spikes.get(place, Magnitudes.none()) + (sizes if sizes.changed else Magnitudes.none())
-        if sizes.changed and named[-1][name].dtype in ("BF16", "F16"):
-            rounded = rounded + sizes
         tick(done, len(names))
-    return _found(drifts, spikes, rounded, steps_taken, layers)
+    return _found(drifts, spikes, steps_taken, layers)
 
 
 def _pieces(sides: Sequence[tuple[Path, TensorInfo]]) -> Iterator[list[Tensor]]:
@@ -108,7 +105,6 @@ def place_of(name: str) -> Place:
 def _found(
     drifts: Mapping[Place, Drift],
     spikes: Mapping[Place, Magnitudes],
-    rounded: Magnitudes,
     steps: Mapping[Place, Tensor],
     layers: int,
 ) -> Found:
@@ -130,7 +126,7 @@ def _found(
     numbers = {
         "drift": plain(sum(drifts.values(), Drift()).relative),
         "drift_spikes": plain(sizes.top_share()),
-        "drift_changed": plain(rounded.changed if rounded.counts.any() else None),
+        "drift_changed": plain(sizes.changed if sizes.counts.any() else None),
         "update_cosine": plain(cosine(list(steps.values()))),
     }
     by: dict[str, Sequence[float]] = {

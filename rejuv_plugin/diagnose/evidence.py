@@ -48,6 +48,8 @@ class Unless:
     """Why there is nothing to judge there."""
 
 
+CUT = Unless("finished", "below", 0.5, "most answers were cut before their end: allow longer ones by --max-response")
+
 NEAR_ROUNDING = 0.3
 """Share of changed weights. Of normally distributed changes that are rounded to bfloat16, the largest 1 % have at most
 0.2 of the squares where more than this changed, and 0.3 to all of them where less than half of this did."""
@@ -112,6 +114,7 @@ EVIDENCE = (
             Unless("pass_at_k", "above", 0.9, "nearly all prompts are solved, which leaves no room for a gap"),
             # That is low headroom.
             Unless("pass_at_k", "below", "pass_floor", "hardly any prompt is ever solved, so there can be no gap"),
+            CUT,
         ),
     ),
     Evidence(
@@ -127,7 +130,7 @@ EVIDENCE = (
                 "drift_changed",
                 "below",
                 NEAR_ROUNDING,
-                "few of the weights in 16 bits changed, as of any small change that is rounded",
+                "few of the weights changed, as of any small change that is rounded to 16 bits",
             ),
         ),
     ),
@@ -139,6 +142,7 @@ EVIDENCE = (
         2,
         "most groups have no right answer, so RL sees no difference to learn from",
         f"{_TRIAGE}: p*(g) = 1 - 2^(-1/g)",
+        unless=(CUT,),
     ),
 )
 

@@ -4,20 +4,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
 
 from ..checkpoint import read_checkpoint
 from ..checkpoint.adapter import is_adapter
-from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..checkpoint.source import locate
 from ..config import DiagnosisConfig
 from ..errors import InputError
 from ..probe.decoder import ModelShape
-from ..probe.dialogue import Example, read_examples
+from ..probe.dialogue import Example, check_vocabulary, read_examples
 from ..probe.load import device_of, load_config, load_tokenizer
 from ..probe.prompts import Prompts
 from ..probe.reward import Reward, load_reward
@@ -67,7 +65,7 @@ def read_inputs(base: str, ladder: Sequence[str], settings: DiagnosisConfig) -> 
         source = Prompts(settings.prompts, "prompt", None, settings.max_response, "--prompts")
         source.check()
         tasks = draw_tasks(last, source, settings.count, settings.seed, tokenizer)
-    _check_vocabulary(ours, [*(example.ids for example in examples), *(task.ids for task in tasks)])
+    check_vocabulary(ours, [*(example.ids for example in examples), *(task.ids for task in tasks)])
     return Inputs(
         ours,
         theirs,
@@ -86,14 +84,6 @@ def _full(sft: str) -> Checkpoint:
     if is_adapter(locate(sft, "--sft")):
         raise InputError("--sft", "full checkpoints to measure in", "a LoRA adapter", "merge it: rejuv apply --alpha 1")
     return read_checkpoint(sft, "--sft")
-
-
-def _check_vocabulary(base: Checkpoint, sequences: Sequence[Sequence[int]]) -> None:
-    rows, largest = of_text(base, "vocab_size"), max(chain.from_iterable(sequences))
-    if rows and largest >= rows:
-        raise InputError(
-            "--base", f"rows for all tokens of the data, {largest} among them", f"{rows} rows", "use other data"
-        )
 
 
 def _distinct(labels: Sequence[str], given: Sequence[str], base: str) -> tuple[str, ...]:

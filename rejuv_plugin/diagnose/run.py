@@ -19,6 +19,7 @@ from ..monitors.neurons import NeuronMonitor
 from ..monitors.representation import RankMonitor
 from ..probe.answers import no_answers, sample_answers
 from ..probe.decoder import ModelShape
+from ..probe.entropy_scan import check_logits
 from ..probe.load import fitting, load_model
 from ..probe.reward import scores
 from ..probe.usage import free
@@ -75,6 +76,8 @@ def _of_model(
         # Of what a model was before, graphs in cycles may hold on to memory.
         free(inputs.device)
         model = load_model(checkpoint, inputs.device)
+        if settings.hessian or settings.wanted & {"likelihood", "neurons", "ranks", "sharpness"}:
+            check_logits(model, inputs.examples[0].ids, checkpoint.key, "use --signals answers,drift")
         if settings.wanted & {"likelihood", "neurons", "ranks"}:
             seen, tokens = _teacher_forced(inputs, model, checkpoint.key, say)
             found |= seen

@@ -184,10 +184,10 @@ _WEIGHTS = (
     ),
     Signal(
         "drift_changed",
-        "share of the weights that differ from the base; of the tensors in 16 bits that changed",
+        "share of the weights that differ from the base, of the tensors that changed",
         "share, 0 to 1",
-        f"near 1 in float32; below {NEAR_ROUNDING:g} most changes are lost in the rounding of files in 16 bits, and "
-        "drift_spikes is not judged",
+        f"near 1 after training in float32; below {NEAR_ROUNDING:g} most changes are lost in the rounding to 16 bits, "
+        "whatever the file has now, and drift_spikes is not judged",
         "ours",
         "none",
     ),

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..ops.bootstrap import Estimate
-from .evidence import ENOUGH, EVIDENCE, OVER, WEAK, Evidence, Unless
+from .evidence import CUT, ENOUGH, EVIDENCE, OVER, WEAK, Evidence, Unless
 
 Level = Literal["ready", "at_risk", "over_trained", "too_weak", "unknown"]
 Numbers = Mapping[str, Estimate | None]
@@ -118,11 +118,12 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
 def _met(rule: Evidence, numbers: Numbers) -> list[Unless]:
     """What keeps a rule from being judged, if anything."""
 
-    def holds(unless: Unless) -> bool:
-        other, limit = numbers.get(unless.signal), _level(unless.level, numbers)
-        return other is not None and limit is not None and _beyond(other.value, unless.side, limit)
+    return [unless for unless in rule.unless if _holds(unless, numbers)]
 
-    return [unless for unless in rule.unless if holds(unless)]
+
+def _holds(unless: Unless, numbers: Numbers) -> bool:
+    other, limit = numbers.get(unless.signal), _level(unless.level, numbers)
+    return other is not None and limit is not None and _beyond(other.value, unless.side, limit)
 
 
 def _level(threshold: float | str, numbers: Numbers) -> float | None:
@@ -152,6 +153,8 @@ def _headline(level: Level, reasons: Sequence[Reason], numbers: Numbers) -> str:
     text = _HEADLINES[level] + (f": {', '.join(said)}" if said else "")
     if level == "ready" and numbers.get("pass_at_1") is None:
         text += "; no answers were scored, so whether RL sees right ones is not known"
+    elif level == "ready" and _holds(CUT, numbers):
+        text += "; most answers were cut before their end, so whether RL sees right ones is not known"
     elif level == "ready" and numbers.get("pass_floor") is None:
         text += "; single answers were scored, so whether groups of them would differ is not known"
     return text

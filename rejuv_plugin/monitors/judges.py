@@ -68,7 +68,7 @@ class Rule:
 START = 3
 """Measured steps whose mean entropy is the start's."""
 COLLAPSE_BY = 150
-"""The step that the source looks at; a policy that has converged later may well have lost half of its entropy."""
+"""Updates of the policy, at which the source looks: what has converged later may well have lost half of its entropy."""
 WINDOW = 5
 """Measured steps that noisy metrics are averaged over."""
 SETTLE = 10
@@ -97,8 +97,10 @@ def low_at_start(rule: Rule, step: int, values: Sequence[float], memory: Memory)
 
 def collapse(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged:
     (drop,) = values
-    seen = f"token entropy is {drop:.0%} below that of the start; alarm above {rule.level:.0%} by step {COLLAPSE_BY}"
-    return Judged(drop > rule.level and step <= COLLAPSE_BY, drop < rule.clear, seen)
+    # A critic's warm-up changes nothing in the policy.
+    by = memory.get(BEGIN, 1) + COLLAPSE_BY - 1
+    seen = f"token entropy is {drop:.0%} below that of the start; alarm above {rule.level:.0%} by step {by}"
+    return Judged(drop > rule.level and step <= by, drop < rule.clear, seen)
 
 
 def _smoothed(memory: Memory, name: str, value: float) -> float | None:

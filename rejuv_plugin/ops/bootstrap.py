@@ -27,9 +27,13 @@ class Estimate:
 
 
 def bootstrap(
-    sums: Tensor, statistic: Callable[[Tensor], Tensor], seed: int, resamples: int = RESAMPLES
+    sums: Tensor,
+    statistic: Callable[[Tensor], Tensor],
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Estimate | None:
-    """A statistic of all examples and its 95 % percentile interval (Efron, Ann. Statist. 7(1), 1979).
+    """A statistic of all examples and its percentile interval (Efron, Ann. Statist. 7(1), 1979).
 
     Examples are resampled whole, since the tokens of one are not independent. Statistics of the same examples under the
     same seed see the same resamples.
@@ -39,6 +43,7 @@ def bootstrap(
         statistic: from such a sum, ``[..., *]`` with leading dimensions of resamples, to ``[...]``.
         seed: of the resampling; torch's global generator is left alone.
         resamples: how many.
+        level: of the interval, below 1.
 
     Returns:
         None if there is no finite value.
@@ -52,7 +57,7 @@ def bootstrap(
     found = statistic(resampled(sums, seed, resamples))
     if not found.isfinite().all():
         return Estimate(value, None, known=False)
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     low, high = found.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Estimate(value, (low, high), known=n >= FEWEST)
 

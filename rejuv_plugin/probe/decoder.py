@@ -25,6 +25,9 @@ class ModelShape:
         config = hf_config.get_text_config()
         experts = next((n for n in (getattr(config, name, None) for name in EXPERT_COUNTS) if n), 0)
         dense = getattr(config, "intermediate_size", None) or 0
+        if isinstance(dense, (list, tuple)):
+            # Gemma 3n's: of each layer.
+            dense = max(dense)
         routed = experts * (getattr(config, "moe_intermediate_size", None) or dense)
         return cls(config.num_hidden_layers, config.hidden_size, max(dense, routed))
 

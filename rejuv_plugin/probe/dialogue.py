@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dialogues as the model sees them: token ids by its own chat template, and which of them it said itself."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from ..checkpoint.compatible import of_text
 from ..checkpoint.layout import Checkpoint
 from ..config import ResetConfig
 from ..errors import InputError, one_line
@@ -31,18 +33,21 @@ class Example:
         return Example(self.ids[:tokens], tuple(t for t in self.targets if t < tokens), cut=True)
 
 
-def examples_of(sft: Checkpoint, settings: ResetConfig, key: str) -> list[Example]:
+def examples_of(sft: Checkpoint, settings: ResetConfig, key: str, base: Checkpoint | None = None) -> list[Example]:
     """The calibration data of ``settings`` as sequences for the SFT checkpoint, cut to ``max_tokens``.
 
     Args:
         sft: the SFT checkpoint, with tokenizer and chat template.
         settings: with ``calibration``.
         key: how errors name the calibration data.
+        base: another model that is to be run on them.
 
     Raises:
-        InputError: as `read_examples`; also too few response tokens.
+        InputError: as `read_examples` and, of the base, `check_vocabulary`; also too few response tokens.
     """
     examples = read_examples(sft, str(settings.calibration), settings.max_tokens, key)
+    if base:
+        check_vocabulary(base, [example.ids for example in examples])
     tokens = sum(len(example.targets) for example in examples)
     if tokens < settings.positions:
         raise InputError(
@@ -74,6 +79,19 @@ def read_examples(
             "give shorter prompts, or more max_tokens",
         )
     return examples
+
+
+def check_vocabulary(base: Checkpoint, sequences: Sequence[Sequence[int]]) -> None:
+    """Whether the base has rows for all tokens, also those that SFT has added.
+
+    Raises:
+        InputError: named by the base's key.
+    """
+    rows, largest = of_text(base, "vocab_size"), max(chain.from_iterable(sequences))
+    if rows and largest >= rows:
+        raise InputError(
+            base.key, f"rows for all tokens of the data, {largest} among them", f"{rows} rows", "use other data"
+        )
 
 
 def needs_template(tokenizer: Any, key: str) -> None:

@@ -63,7 +63,7 @@ def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:
     modules = modules_of(plan.sft.config, plan.sft.shapes, plan.sft.key)
     chosen(modules, settings.include, settings.exclude, f"{key}include")
     if settings.calibration:
-        examples_of(plan.sft, settings, f"{key}calibration")
+        examples_of(plan.sft, settings, f"{key}calibration", plan.base)
     else:
         needs_template(load_tokenizer(plan.sft), plan.sft.key)
 
@@ -87,8 +87,8 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
         ``tokens``, ``response_tokens``, ``positions`` (kept); ``entropy`` (mean in nats of ``base`` and ``sft``, over
         all response tokens and over those kept); ``reconstruction_error`` (of the kept logits: ``mean_absolute``,
         ``max_absolute``, and ``relative``, the sum of errors over the sum of magnitudes); ``cuts`` between chosen and
-        other neurons, ``in_all`` and ``close`` (see `selection.CLOSE`); ``jaccard_of_halves`` by module (the sets of
-        even and of odd examples); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
+        other neurons, ``in_all`` and ``close`` (see `Tallies.cuts`); ``jaccard_of_halves`` by module (the sets of
+        even and of odd examples; see `Tallies.overlaps`); ``device``, ``seconds``, ``peak_memory_bytes`` (see `usage`).
 
     Raises:
         InputError: see the modules of this room; also too few response tokens, or a residual stream that the
@@ -97,7 +97,7 @@ def measure(plan: Plan, settings: ResetConfig, inputs: Inputs, key: str, progres
     began, device = time.monotonic(), device_of(settings.device, f"{key}device")
     reset_peak_memory(device)
     digests = input_digests(inputs, settings, key)
-    examples = examples_of(plan.sft, settings, f"{key}calibration")
+    examples = examples_of(plan.sft, settings, f"{key}calibration", plan.base)
     with fitting(device, f"{key}device"):
         found = _found(plan, settings, examples, digests, key, lambda side: load_model(side, device), ALONE, progress)
     return _with_usage(found, str(device), _seconds_since(began), peak_memory(device))

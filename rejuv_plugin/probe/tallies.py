@@ -64,14 +64,23 @@ class Tallies:
         first, second = self._halves
         return self._everywhere({m.name: self._select(first[m.name] | second[m.name], m) for m in self._mine})
 
-    def overlaps(self) -> dict[str, float]:
-        """For every module, on every rank, the Jaccard index of the two halves' sets; collective."""
-        halves = {m.name: [set(self._select(half[m.name], m)) for half in self._halves] for m in self._mine}
-        return self._everywhere({name: jaccard(*sets) for name, sets in halves.items()})
+    def overlaps(self) -> dict[str, float | None]:
+        """For every module, on every rank, the Jaccard index of the two halves' sets; None of an expert that one of the
+        halves has no token for. Collective."""
+        found: dict[str, float | None] = {}
+        for m in self._mine:
+            halves = [half[m.name] for half in self._halves]
+            seen = all(half.positions for half in halves)
+            found[m.name] = jaccard(*(set(self._select(half, m)) for half in halves)) if seen else None
+        return self._everywhere(found)
 
-    def cuts(self) -> dict[str, int]:
+    def cuts(self) -> dict[str, int] | None:
         """How many cuts between chosen and other neurons there were ``in_all``, one a module and position, and how many
-        of them ``close`` (see `selection.CLOSE`); on every rank, collective."""
+        of them ``close`` (see `selection.CLOSE`); on every rank, collective. None where other cuts decide: of sums over
+        all positions, of votes, of none."""
+        settings = self._settings
+        if (settings.rule, settings.select, settings.cap) != ("union", "top", 1.0):
+            return None
         mine = [half[m.name] for half in self._halves for m in self._mine]
         found = self._ranks.gather((sum(t.positions for t in mine), sum(t.close for t in mine)))
         return {"in_all": sum(in_all for in_all, _ in found), "close": sum(close for _, close in found)}

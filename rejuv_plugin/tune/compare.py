@@ -1,36 +1,37 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates compared on the same prompts and the same luck, with intervals by a bootstrap over prompts."""
+"""Candidates compared on the same prompts and the same luck, with intervals by a bootstrap over prompts. Over less than
+`bootstrap.FEWEST` of them it is far too sure, and nothing is told from anything."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..ops.bootstrap import Estimate, bootstrap, ratio, resampled
+from ..ops.bootstrap import LEVEL, Estimate, bootstrap, ratio, resampled
 
 
-def mean(values: Tensor, seed: int) -> Estimate:
-    """Mean of ``[n]`` float64 over prompts, with its 95 % interval."""
-    found = bootstrap(torch.stack([values, torch.ones_like(values)], -1), ratio, seed)
+def mean(values: Tensor, seed: int, level: float = LEVEL) -> Estimate:
+    """Mean of ``[n]`` float64 over prompts, with its interval, of 95 % unless told."""
+    found = bootstrap(torch.stack([values, torch.ones_like(values)], -1), ratio, seed, level=level)
     assert found is not None, "scores are finite"
     return found
 
 
-def difference(ours: Tensor, theirs: Tensor, seed: int) -> Estimate:
+def difference(ours: Tensor, theirs: Tensor, seed: int, level: float = LEVEL) -> Estimate:
     """Mean of ``ours - theirs`` over the prompts that both have, the first ones; ``[n]`` and ``[m]`` float64."""
     both = min(len(ours), len(theirs))
-    return mean(ours[:both] - theirs[:both], seed)
+    return mean(ours[:both] - theirs[:both], seed, level)
 
 
 def clearly_below(found: Estimate) -> bool:
     """Whether a difference's whole interval is below 0."""
-    return found.interval is not None and found.interval[1] < 0
+    return found.known and found.interval is not None and found.interval[1] < 0
 
 
 def told_apart(found: Estimate) -> bool:
     """Whether a difference's interval leaves 0 out."""
-    return found.interval is not None and not found.interval[0] <= 0 <= found.interval[1]
+    return found.known and found.interval is not None and not found.interval[0] <= 0 <= found.interval[1]
 
 
 def probability_best(values: Sequence[Tensor], seed: int) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config.tuning import HALF
 from ..diagnose.found import finite
-from ..ops.bootstrap import Estimate
+from ..ops.bootstrap import FEWEST, Estimate
 from .compare import difference, mean, probability_best, told_apart
 from .objective import Objective
 from .scored import Candidate
@@ -88,7 +88,9 @@ def _says(
     edge = {min(alphas): "lowest", max(alphas): "highest"}.get(best.candidate.alpha)
     if edge and 0 < best.candidate.alpha < 1:
         said += f"; it is the {edge} alpha that was tried: those beyond it may be better"
-    return said + ". Chosen as the highest of several, so its value is a little too high"
+    if not found.known:
+        said += f"; fewer than {FEWEST} prompts, so how sure this is is not known"
+    return said + ". Chosen as the highest of several, so its value and its lead are a little too high"
 
 
 def _shown(found: Estimate, sign: str = "") -> str:

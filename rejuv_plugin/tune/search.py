@@ -3,9 +3,9 @@
 """The search: a race over the grid, then between the best and its neighbours.
 
 All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
-those that are clearly worse than the leader leave: the 95 % interval of the paired difference lies below 0. As it is
-looked at several times, an unlucky exit of the best is somewhat likelier than 2.5 %; after less than 16 prompts nobody
-leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a step from the
+those that are clearly worse than the leader leave: the interval of the paired difference lies below 0, at 95 % for all
+such looks together (Bonferroni), since the leader is the luckiest of many. 0.5 stays to the end, to compare with. After
+less than 16 prompts nobody leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a step from the
 best are tried, while the best can be told from what is a step away: where it cannot, smaller steps would only follow
 the noise.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..config.tuning import HALF
-from ..ops.bootstrap import FEWEST
+from ..ops.bootstrap import FEWEST, LEVEL
 from .compare import clearly_below, difference, told_apart
 from .objective import Objective
 from .scored import NOTHING, Candidate, Scored
@@ -93,6 +93,7 @@ def _race(
 ) -> list[Lane]:
     """Let new candidates race one another and those that finished; returns all lanes."""
     lanes = [Lane(candidate) for candidate in new]
+    looks = max(1, len(lanes) * (len(how.rungs) - 1))
     for count in how.rungs:
         racing = [lane for lane in lanes if lane.stopped is None]
         for lane in racing:
@@ -102,9 +103,10 @@ def _race(
         if not there:
             break
         best = max(there, key=lambda lane: lane.values[:count].mean().item())
-        for lane in racing if count < how.count else ():
-            found = difference(lane.values, best.values, how.seed)
-            if lane is not best and clearly_below(found):
+        leaving = [lane for lane in racing if lane is not best and lane.candidate.alpha != HALF]
+        for lane in leaving if count < how.count else ():
+            found = difference(lane.values, best.values, how.seed, 1 - (1 - LEVEL) / looks)
+            if clearly_below(found):
                 assert found.interval is not None
                 low, high = found.interval
                 lane.stopped = (

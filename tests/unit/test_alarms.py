@@ -166,6 +166,9 @@ def test_the_start_is_the_first_update_after_a_critics_warm_up() -> None:
 def test_an_entropy_that_is_halved_after_the_collapse_window_is_fine() -> None:
     assert not run([{DROP: 0.6}] * 50, start=151)
     assert run([{DROP: 0.6}] * 3, start=148)
+    # The policy's first update is that of step 148.
+    assert run([{DROP: 0.6}] * 3, Alarms(begin=148), start=290)
+    assert not run([{DROP: 0.6}] * 3, Alarms(begin=148), start=298)
 
 
 def as_told(rates: list[float]) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from checkpoints import save_model, set_weights, weights
 from torch.func import functional_call, hessian
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import read_checkpoint
 from rejuv_plugin.diagnose import answers, calibration_pass, drift
@@ -25,6 +26,7 @@ from rejuv_plugin.monitors.representation import RankMonitor
 from rejuv_plugin.ops.bootstrap import Estimate
 from rejuv_plugin.probe.decoder import ModelShape
 from rejuv_plugin.probe.dialogue import Example
+from rejuv_plugin.probe.entropy_scan import check_logits
 
 CPU = torch.device("cpu")
 
@@ -59,6 +61,11 @@ def test_a_pass_is_that_of_the_reference(variant: str) -> None:
     assert monitored[1].numbers["probe/rank_rows_per_feature"] == numbers["probe/rank_rows_per_feature"]
     for name, values in (monitored[0].layers | monitored[1].layers).items():
         np.testing.assert_allclose(values, layers[name], rtol=2e-3, err_msg=name)
+
+
+def test_widths_that_differ_by_layer() -> None:
+    config = AutoConfig.for_model("gemma3n_text", intermediate_size=[8, 16], num_hidden_layers=2)
+    assert ModelShape.of(config).width == 16
 
 
 def test_numbers_of_tokens() -> None:
@@ -98,6 +105,31 @@ def test_logits_may_be_cut_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(a.correct, b.correct)
     for name in ("probe/grama_p50", "probe/redo_p05"):
         np.testing.assert_allclose(again[0].layers[name], values[0].layers[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "known"),
+    [
+        ("granite", {"logits_scaling": 8.0}, True),
+        ("cohere", {"logit_scale": 0.0625}, True),
+        ("gemma2", {"final_logit_softcapping": 30.0}, True),
+        ("falcon_h1", {"lm_head_multiplier": 0.1}, False),
+    ],
+)
+def test_logits_that_are_more_than_the_unembeddings_output(model_type: str, options: dict, known: bool) -> None:
+    torch.manual_seed(0)
+    sizes = architectures.SIZES | {"head_dim": 6, "mamba_d_ssm": 48, "mamba_n_heads": 4, "mamba_d_head": 12}
+    config = AutoConfig.for_model(model_type, **(sizes | options))
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval().requires_grad_(False)
+    example = probe_reference.examples(96)[0]
+    if not known:
+        with pytest.raises(InputError, match=r"--sft: expected logits that are .*, got FalconH1.*differ.*Fix: less"):
+            check_logits(model, example.ids, "--sft", "less")
+        return
+    check_logits(model, example.ids, "--sft", "less")
+    logits = model(torch.tensor([example.ids])).logits[0, torch.tensor(example.targets) - 1].double()
+    (tokens,) = read(model, [example], 1.0, "--sft")
+    assert torch.allclose(tokens.entropy.double(), torch.special.entr(logits.softmax(-1)).sum(-1), atol=1e-4)
 
 
 def test_gap_to_the_base_and_positions() -> None:
@@ -187,20 +219,21 @@ def test_what_was_not_trained_is_no_sparse_change(ladder: list[Path]) -> None:
     share = float(sizes[: len(sizes) // 100].sum() / sizes.sum())
     assert found.numbers["drift_spikes"].value == pytest.approx(share, rel=0.02)
     assert share < 0.12
-    assert found.numbers["drift_changed"] is None, "nothing has 16 bits"
+    assert found.numbers["drift_changed"].value == pytest.approx(1, abs=1e-3), "of what was trained"
     grid = found.modules["drift_spikes"]
     assert grid["values"][grid["rows"].index("1")][grid["columns"].index("self_attn.o_proj")] is None
 
 
+@pytest.mark.parametrize("saved", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("size", "judged"), [(1e-4, True), (1e-5, False), (5e-6, False), (2e-6, False)])
-def test_the_rounding_of_files_is_no_sign(tmp_path: Path, size: float, judged: bool) -> None:
-    """A small normally distributed change of weights in bfloat16 is sparse, whatever SFT did."""
+def test_the_rounding_of_weights_is_no_sign(tmp_path: Path, size: float, judged: bool, saved: torch.dtype) -> None:
+    """A small normally distributed change of weights in bfloat16 is sparse, whatever SFT did, and however saved."""
     draw, paths = torch.Generator().manual_seed(0), [save_model(tmp_path / f"{i}", 0) for i in range(2)]
     shapes = {name: t.shape for name, t in weights(paths[0]).items()}
     start = {name: (0.02 * torch.randn(shape, generator=draw)).bfloat16() for name, shape in shapes.items()}
     moved = {name: (t + size * torch.randn(t.shape, generator=draw)).bfloat16() for name, t in start.items()}
     for path, values in zip(paths, (start, moved), strict=True):
-        set_weights(path, values)
+        set_weights(path, {name: t.to(saved) for name, t in values.items()})
     base, sft = (read_checkpoint(str(path), "--sft") for path in paths)
     numbers = drift.moved(base, [base, sft], 2).numbers
     changed = torch.cat([(moved[name] != t).reshape(-1) for name, t in start.items()]).double().mean()

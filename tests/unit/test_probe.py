@@ -132,6 +132,7 @@ def test_what_a_set_tells_about_itself(pair: Path) -> None:
     assert set(said["jaccard_of_halves"]) == set(found.modules)
     assert all(0 < share <= 1 for share in said["jaccard_of_halves"].values())
     assert found.settings["positions"] == 2
+    assert measured(pair, cap=0.5).statistics["cuts"] is None, "votes decide, and not each position"
     assert set(found.inputs) == {"base", "base_config", "sft", "calibration"}
     assert measured(pair).modules == found.modules
 

@@ -148,6 +148,15 @@ def test_sums_are_in_the_order_of_the_examples(world: int) -> None:
     assert ranks.run(lambda: selected(World(CPU, "--")), world) == [selected(ALONE)] * world
 
 
+def test_halves_of_an_expert_without_tokens_are_not_compared() -> None:
+    modules = [Module(name, name, name, "layer", "row", 0, 8, False, None, 0) for name in ("used", "idle")]
+    tallies = Tallies(modules, ResetConfig(ratio=0.5, calibration="in memory"), ALONE)
+    for number in range(2):
+        tallies.add({"used": torch.arange(8.0)[None]} | ({"idle": torch.arange(8.0)[None]} if number == 0 else {}))
+        tallies.end_round(range(number, number + 1))
+    assert tallies.overlaps() == {"used": 1.0, "idle": None}
+
+
 def test_progress_is_by_rounds(jobs: dict[str, Job]) -> None:
     def steps() -> list[tuple[str, int, int]]:
         seen: list[tuple[str, int, int]] = []

@@ -97,6 +97,21 @@ def test_what_is_clearly_worse_leaves_early() -> None:
     assert len(lanes[0.5].values) == 512
 
 
+def test_half_stays_to_compare_with() -> None:
+    found = search(how(resolution=None), objective(4), Synthetic(0.2, slope=1.0))
+    lanes = {lane.candidate.alpha: lane for lane in found}
+    assert lanes[0.8].stopped
+    assert lanes[0.5].stopped is None
+    assert len(lanes[0.5].values) == len(lanes[0.2].values)
+
+
+@pytest.mark.parametrize(("count", "sure"), [(8, False), (64, True)])
+def test_a_few_prompts_tell_nothing_apart(count: int, sure: bool) -> None:
+    said = record.choice(search(how(count), objective(4), Synthetic(0.2, slope=5.0)), objective(4), 0)
+    assert ("how sure this is is not known" in said["says"]) != sure
+    assert ("cannot be told from" in said["says"]) != sure
+
+
 def test_a_plateau_is_called_one_and_not_refined() -> None:
     lanes = search(how(), objective(4), Synthetic(0.5, slope=0.0))
     assert {lane.candidate.alpha for lane in lanes} == set(GRID)

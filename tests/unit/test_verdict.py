@@ -133,6 +133,16 @@ def test_what_means_something_else_here_is_said_not_to_be_judged() -> None:
     assert judge(HEALTHY | few | {"drift_changed": Estimate(0.9, None)}).level == "at_risk"
 
 
+def test_answers_that_were_cut_say_nothing_of_how_right_they_are() -> None:
+    none_right = {"pass_at_1": Estimate(0.0, (0.0, 0.0)), "pass_gap": Estimate(0.0, (0.0, 0.0))}
+    assert judge(HEALTHY | none_right).level != "ready"
+    cut = judge(HEALTHY | none_right | {"finished": Estimate(0.1, (0.05, 0.2))})
+    assert cut.level == "ready"
+    assert "most answers were cut" in cut.headline
+    assert {each.signal for each in cut.not_judged} == {"pass_at_1", "pass_gap"}
+    assert "--max-response" in cut.not_judged[0].why
+
+
 def test_one_published_rule_at_least_and_sources_for_all() -> None:
     assert {rule.signal for rule in EVIDENCE} <= set(NAMES)
     assert {rule.threshold for rule in EVIDENCE if isinstance(rule.threshold, str)} <= set(NAMES)

@@ -56,7 +56,7 @@ def begin(job: Job, config: Any) -> "WorkerMode":
         if chosen:
             plan = plan_reset(plan, chosen, reset.omega, SET_KEY)
         else:
-            search = Search(reset, examples_of(plan.sft, reset, f"{RESET_KEY}calibration"), digests)
+            search = Search(reset, examples_of(plan.sft, reset, f"{RESET_KEY}calibration", plan.base), digests)
     start = Start(
         _absolute(str(job.settings.base_path)),
         _absolute(job.sft_path),
