@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cache of rejuvenated checkpoints by content: however many processes ask, one works and the others reuse."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .layout import MANIFEST
 from .locks import locked
 from .plan import Plan
 from .progress import Progress
-from .provenance import FORMAT, Inputs, content_key, read_inputs
+from .provenance import Inputs, content_key, read_inputs
 from .target import check_outside, check_room, check_writable
+from .valid import read_valid
 from .write import ShardWriter, write
 
 
@@ -113,29 +112,6 @@ def check_place(plan: Plan, cache_dir: str | Path, key: str) -> Path:
     cache = _absolute(cache_dir)
     check_outside(plan, cache, key)
     return check_writable(cache, key)
-
-
-def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
-    """The manifest of a cached checkpoint, after a check that is cheap at any size: its key, and each file's size.
-
-    Raises:
-        InputError: named ``key``; something is missing or has changed. It is never removed: it may be someone's work.
-    """
-    problem = None
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT or manifest["key"] != address:
-            problem = f"a {MANIFEST} of something else"
-        for name, file in manifest["outputs"].items():
-            if (path / name).stat().st_size != file["size"]:
-                problem = f"{name} of another size"
-    except FileNotFoundError as error:
-        problem = f"no {Path(error.filename).name}"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        problem = f"a {MANIFEST} that cannot be read ({type(error).__name__})"
-    if problem:
-        raise InputError(key, f"{path} to be as its {MANIFEST} says", problem, f"remove {path}; it is made again")
-    return manifest
 
 
 def make_directory(cache_dir: str | Path, key: str) -> Path:

@@ -190,8 +190,9 @@ def plan_fusion(
     partners = check_compatible(ours, theirs, fusion.grown_vocabulary, key_of(fusion_key, "grown_vocabulary"))
     tied = twins(theirs)
     chosen = chosen_tensors(fusion, theirs, tied, fusion_key)
-    common = [name for name, info in theirs.tensors.items() if info.dtype in FLOATING and name in partners]
-    alphas = alpha_of_each([name for name in common if name in chosen], fusion, tied, fusion_key)
+    common = {name: info for name, info in theirs.tensors.items() if info.dtype in FLOATING and name in partners}
+    free = [name for name, info in common.items() if name in chosen and not _stays(info, fusion.towards == "zero")]
+    alphas = alpha_of_each(free, fusion, tied, fusion_key)
     perturbed = perturbation(fusion, theirs, fusion_key)
     operations: list[Fuse | Copy] = []
     for name, info in theirs.tensors.items():
@@ -202,7 +203,8 @@ def plan_fusion(
         elif name not in chosen:
             operations.append(Copy(name, info, "left out"))
         else:
-            operations.append(_fuse(name, info, ours.tensors[partners[name]], alphas[name], perturbed))
+            alpha = alphas.get(name, fusion.alpha)
+            operations.append(_fuse(name, info, ours.tensors[partners[name]], alpha, perturbed))
     return _readable(Plan(ours, theirs, fusion, tuple(operations)))
 
 
@@ -234,8 +236,12 @@ def _fuse(name: str, sft: TensorInfo, base: TensorInfo, alpha: float, perturbed:
 
 
 def _alpha_of(sft: TensorInfo, alpha: float, towards_zero: bool) -> float:
+    return 1.0 if _stays(sft, towards_zero) else alpha
+
+
+def _stays(sft: TensorInfo, towards_zero: bool) -> bool:
     # Norms and biases are few, and their scale means something: they are neither shrunk to zero nor perturbed.
-    return 1.0 if towards_zero and len(sft.shape) < 2 else alpha
+    return towards_zero and len(sft.shape) < 2
 
 
 def _of_adapter(base: Checkpoint, adapter: Adapter, fusion: FusionConfig, key: str) -> tuple[Fuse | Copy, ...]:

@@ -37,5 +37,5 @@ class _Rate(TransferSpeedColumn):
 
 def display() -> Progress:
     """Bars on stderr, for tasks with a field ``in_bytes``."""
-    columns = TextColumn("{task.description}"), BarColumn(), _Amount(), _Rate(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), _Amount(), _Rate(), TimeRemainingColumn()
     return Progress(*columns, console=Console(stderr=True))

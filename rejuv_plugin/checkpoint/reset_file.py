@@ -27,8 +27,8 @@ def load(path: str | Path, key: str) -> ResetSet:
     return from_json(content, key)
 
 
-def check_new(path: Path, key: str) -> None:
-    """Check, before any work, that a set can be written to ``path``.
+def check_new(path: Path, key: str, fix: str = "remove it, or give another path") -> None:
+    """Check, before any work, that a file can be written to ``path``.
 
     Raises:
         InputError: named ``key``; something is there already, or its directory cannot be written.
@@ -38,7 +38,7 @@ def check_new(path: Path, key: str) -> None:
             key,
             "a file that does not exist",
             f"{path}, which does",
-            "use it (--reset-set), remove it, or give another path",
+            fix,
         )
     check_writable(path.resolve().parent, key)
 

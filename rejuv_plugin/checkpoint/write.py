@@ -23,6 +23,7 @@ from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_li
 from .stream import Shard, write_weights
 from .target import check_output
 from .temporary import abandoned, all_or_nothing, durable, flush, named, remove
+from .valid import read_valid
 from .write_back import begin_flush, reserve
 
 _FLUSH_BYTES = 32 << 20
@@ -265,15 +266,15 @@ def _nothing_moved(plan: Plan) -> InputError:
 def _made_before(plan: Plan, inputs: Inputs | None, output: Path, key: str) -> dict[str, Any]:
     """The manifest of what another process has made, if it is what this one would make."""
     try:
-        record = json.loads((output / MANIFEST).read_bytes())
-        found = record["key"]
+        found = json.loads((output / MANIFEST).read_bytes())["key"]
     except (OSError, ValueError, LookupError, TypeError):
         found = None
-    if found != content_key(plan, inputs or read_inputs(plan)):
+    address = content_key(plan, inputs or read_inputs(plan))
+    if found != address:
         raise InputError(
             key,
             "a new or empty directory, or what this run would make",
             f"{output}, which has something else in it",
             "give another directory",
         )
-    return record
+    return read_valid(output, address, key)

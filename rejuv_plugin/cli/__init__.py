@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 # Each command by its module, which is imported when it is asked for: none waits for what another one needs.
 _MODULES = {
@@ -45,3 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     except InputError as error:
         print(f"rejuv: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        # A file that cannot be read, a disk that is full: said by the system, and not by a bug of ours.
+        print(f"rejuv: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)

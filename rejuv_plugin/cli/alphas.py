@@ -53,9 +53,9 @@ def alphas(
     from .. import checkpoint
     from ..loading.by_drift import alpha_of, by_layer, drift_of_each, furthest
 
-    plan = checkpoint.plan_fusion(
-        base, sft, FusionConfig(1.0, only_tensors=only_tensors, exclude_tensors=exclude_tensors)
-    )
+    # Rows that only the SFT checkpoint has did not move from anywhere.
+    every = FusionConfig(1.0, only_tensors=only_tensors, exclude_tensors=exclude_tensors, grown_vocabulary="keep")
+    plan = checkpoint.plan_fusion(base, sft, every)
     if plan.adapter:
         raise InputError("--sft", "a full checkpoint to measure drift in", "a LoRA adapter", "merge it")
     with checkpoint.bars() as progress:

@@ -11,7 +11,7 @@ import click
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
-from ..report.apply import plan_record, print_plan, summary
+from ..report.apply import not_finite, plan_record, print_plan, summary
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ def apply(
             raise InputError(
                 "--save-reset-set", f"a file outside of --output ({output})", str(save_reset_set), "give another path"
             )
-        reset_file.check_new(save_reset_set, "--save-reset-set")
+        fix = "use it (--reset-set), remove it, or give another path"
+        reset_file.check_new(save_reset_set, "--save-reset-set", fix)
     if reset.set_path:
         plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")
     elif reset.wanted:
@@ -191,6 +192,7 @@ def apply(
             ) from None
         ray_shards.connect("--ray")
         shards = ray_shards.over_cluster()
+    finished = resume and output.is_dir() and any(output.iterdir())
     with checkpoint.bars() as progress:
         inputs = None
         if reset.ratio:
@@ -207,7 +209,9 @@ def apply(
     if as_json:
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
-        print(summary(manifest, entropy, output))
+        print(("Was there already, whole. " if finished else "") + summary(manifest, entropy, output))
+    if unknown := not_finite(manifest):
+        print(f"rejuv: warning: NaN or infinity in {unknown}: RL will not get far from here", file=sys.stderr)
 
 
 def _entropies(plan: "Plan", reset: ResetConfig, output: Path, progress: "Progress") -> dict[str, float | None]:

@@ -72,6 +72,7 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     from ..checkpoint import bars
     from ..checkpoint.cache import make_directory
     from ..checkpoint.small_file import write_text
+    from ..checkpoint.target import check_writable
     from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
     from ..report.console import show
@@ -79,13 +80,14 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     from ..report.diagnosis import write
 
     inputs = read_inputs(base, sft, settings)
-    # One that cannot be made is told of before the work, not after it.
-    make_directory(output, "--output")
+    # One that cannot be written is told of before the work, not after it.
+    check_writable(make_directory(output, "--output"), "--output")
     with bars() as progress:
         metrics = measure(inputs, progress)
+    # Whatever becomes of the disk, this is not lost.
+    show(table(metrics))
     write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write(metrics, output / "report.html")
-    show(table(metrics))
     for row in metrics["checkpoints"]:
         for name, why in row["not_measured"].items():
             print(f"{row['name']}: {name} was not measured: {why}")

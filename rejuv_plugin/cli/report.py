@@ -51,4 +51,6 @@ def _runs(results: Sequence[Path], output: Path) -> str:
     found = load_runs(results, KEY)
     write(found, list(CATALOGUE.values()), output)
     alarms = sum(alarm.ended is None for run in found for alarm in run.alarms)
-    return f"{counted(len(found), 'run')}, {counted(alarms, 'alarm')} on: {output}"
+    unjudged = sum(not run.judged for run in found)
+    without = f", {counted(unjudged, 'run')} not judged" if unjudged else ""
+    return f"{counted(len(found), 'run')}, {counted(alarms, 'alarm')} on{without}: {output}"

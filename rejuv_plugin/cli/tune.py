@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``rejuv tune``: which alpha to start RL from, by measurement."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,11 @@ from ..config.tuning import numbers
 from ..errors import InputError
 from .options import PATH, as_options
 
-_OURS = {"tuning.json", "trace.jsonl", "report.html"}
+if TYPE_CHECKING:
+    from ..checkpoint import Plan
+
+_TUNING, _REPORT = "tuning.json", "report.html"
+_OURS = {_TUNING, "trace.jsonl", _REPORT}
 
 
 @click.command
@@ -52,6 +57,11 @@ _OURS = {"tuning.json", "trace.jsonl", "report.html"}
     default=TuningConfig.sampler,
     help="transformers, or vllm: faster on a GPU, without common random numbers.",
 )
+@click.option(
+    "--grown-vocabulary",
+    default=FusionConfig.grown_vocabulary,
+    help="Other numbers of embedding rows: refuse, or keep the SFT's own rows as they are.",
+)
 @click.option("--device", default=TuningConfig.device, help="cpu, cuda, or auto: a GPU if there is one.")
 def tune(
     base: str,
@@ -62,6 +72,7 @@ def tune(
     rho: str,
     calibration: str | None,
     column: str,
+    grown_vocabulary: str,
     **options: Any,
 ) -> None:
     """Choose alpha by measurement, without any RL: fuse in memory, sample answers to RL prompts, score them.
@@ -94,7 +105,8 @@ def tune(
     from ..tune.question import question_of
     from ..tune.run import tune as search
 
-    plan = plan_fusion(base, sft, FusionConfig())
+    plan = plan_fusion(base, sft, FusionConfig(grown_vocabulary=grown_vocabulary))
+    _check_same(output, plan)
     asked = Prompts(prompts, column, None, settings.max_response, "--prompts")
     data = Data(asked, reward, settings.group, settings.temperature)
     question, resets = question_of(plan, settings, data, "--"), {}
@@ -108,16 +120,35 @@ def tune(
             resets[ratio] = found.chosen
         question = replace(question, resets=resets)
         result = search(question, settings, output, fusion_alone=0.0 in rhos, progress=progress)
-    write_tuning(result, output / "report.html")
+    write_tuning(result, output / _REPORT)
     show(table(result))
     print(f"{result['choice']['says']}.\n{result['seconds']:.0f} s")
-    print(f"to look at: {output / 'report.html'}; everything that was measured: {output / 'tuning.json'}")
+    print(f"to look at: {output / _REPORT}; everything that was measured: {output / _TUNING}")
+
+
+def _check_same(output: Path, plan: "Plan") -> None:
+    """A search between the same two checkpoints may be gone on with, or asked in another way."""
+    result = output / _TUNING
+    if not result.exists():
+        return
+    try:
+        found = json.loads(result.read_bytes())
+        before = [found[side]["path"] for side in ("base", "sft")]
+    except (OSError, ValueError, LookupError, TypeError):
+        before = ["something else"]
+    if before != [str(plan.base.root), str(plan.sft.root)]:
+        raise InputError(
+            "--output", "a search between these two checkpoints", f"{result}, of {' and '.join(before)}", "give another"
+        )
 
 
 def _check_output(output: Path) -> None:
+    from ..report.page.document import is_report
+
     there = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
     foreign = any(name not in _OURS and not name.startswith((".", "reset-set-")) for name in there)
-    if foreign or (output.exists() and not output.is_dir()):
+    report = output / _REPORT
+    if foreign or (output.exists() and not output.is_dir()) or (report.exists() and not is_report(report)):
         raise InputError(
             "--output", "a new or empty directory, or that of an earlier search", str(output), "give another"
         )

@@ -33,6 +33,13 @@ def whole(config: Any, *names: str) -> None:
             raise InputError(name, "a whole number above 0", repr(value), _back_to_default(config, name))
 
 
+def seeds(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+            raise InputError(name, "a whole number from 0 to 2^63 - 1", repr(value), f"use {_default(config, name)}")
+
+
 def idle(config: Any, when: str, fix: str, *names: str, root: str = "") -> None:
     """Refuse what would do nothing: a setting that is given means something to whoever gave it.
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import finite, one_of, whole
+from .checks import finite, one_of, seeds, whole
 
 SIGNALS = ("likelihood", "neurons", "ranks", "drift", "sharpness", "answers")
 """What can be measured, in groups that cost a pass of their own or a part of one."""
@@ -67,6 +67,7 @@ class DiagnosisConfig:
         if not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use 1.0, as RL does")
         finite(self, "pass_score")
+        seeds(self, "seed")
         for name in self.wanted:
             one_of("signals", name, SIGNALS)
         if self.reward and not self.prompts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import InputError
-from .checks import idle, is_number, names_of, one_of, whole
+from .checks import idle, is_number, names_of, one_of, seeds, whole
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class FusionConfig:
             raise InputError("density", "a number above 0 and up to 1", repr(self.density), "use 0.2")
         if self.method == "linear":
             idle(self, "with method linear", "use method ties or dare", "density")
+        seeds(self, "noise_seed")
         _ = self.alphas
         # An int (Hydra parses `1` as one) would make an otherwise equal configuration hash differently.
         for name in ("alpha", "noise", "density"):
@@ -170,6 +171,7 @@ class ResetConfig:
                 raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}")
             object.__setattr__(self, name, float(value))
         whole(self, "examples", "max_tokens", "positions")
+        seeds(self, "seed")
         one_of("gradient", self.gradient, ("sum", "each"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("rule", self.rule, ("union", "aggregate"))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import finite, one_of, whole
+from .checks import finite, one_of, seeds, whole
 
 HALF = 0.5
 """The paper's default alpha: always among those that are tried, to compare with."""
@@ -74,9 +74,10 @@ class TuningConfig:
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use that of RL's rollouts")
         finite(self, "pass_score")
-        if not 0 < self.resolution <= self.step <= 1:
+        seeds(self, "seed")
+        if not 0.001 <= self.resolution <= self.step <= 1:
             got = f"step {self.step:g}, resolution {self.resolution:g}"
-            raise InputError("step", "0 < resolution <= step <= 1", got, "use 0.1 and 0.05")
+            raise InputError("step", "0.001 <= resolution <= step <= 1", got, "use 0.1 and 0.05")
         if self.group is not None and self.best_of > self.group:
             got = f"{self.best_of} of {self.group}"
             raise InputError("best_of", "no more than the answers to a prompt", got, "use half of them")

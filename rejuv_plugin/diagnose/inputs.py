@@ -64,7 +64,7 @@ def read_inputs(base: str, ladder: Sequence[str], settings: DiagnosisConfig) -> 
     if settings.samples:
         source = Prompts(settings.prompts, "prompt", None, settings.max_response, "--prompts")
         source.check()
-        tasks = draw_tasks(last, source, settings.count, settings.seed, tokenizer)
+        tasks = draw_tasks(last, source, settings.count, settings.seed, tokenizer, judged=reward is not None)
     check_vocabulary(ours, [*(example.ids for example in examples), *(task.ids for task in tasks)])
     return Inputs(
         ours,

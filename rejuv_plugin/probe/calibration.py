@@ -89,7 +89,12 @@ def _parquet(file: Path, key: str, columns: Sequence[str]) -> list[Any]:
 def _jsonl(file: Path, key: str) -> list[Any]:
     try:
         # Not splitlines: JSON strings may hold U+2028 and its like as they are.
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        text = file.read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        if "\\ud" in text.lower():
+            # Half of a surrogate pair is JSON, and no text that a tokenizer could read.
+            json.dumps(rows, ensure_ascii=False).encode()
+        return rows
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(key, "one JSON object a line", f"{file} ({error})", "write it again") from None
 

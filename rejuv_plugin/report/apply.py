@@ -48,13 +48,15 @@ def print_plan(record: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(record, indent=2))
         return
     from rich.table import Table
+    from rich.text import Text
 
     from .console import show
 
     table = Table("plan", "value", title="Dry run: inputs are good, nothing was written")
     for name, value in record.items():
         shown = ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name, shown)
+        # Not markup, which brackets in a path would be.
+        table.add_row(name, Text(shown))
     show(table)
 
 
@@ -67,6 +69,14 @@ def alpha_in_words(manifest: dict[str, Any]) -> str:
         f"{setting} {fusion[setting]}" for setting in ("towards", "noise", "method", "density") if setting in fusion
     ]
     return f"{fusion['alpha']:g} ({', '.join(said)})" if said else f"{fusion['alpha']:g}"
+
+
+def not_finite(manifest: dict[str, Any]) -> str:
+    """The parts of a checkpoint whose weights hold NaN or infinity, in words; empty if none does."""
+    drift = manifest["drift_from_base"]["output"]
+    if drift["relative_l2"] is not None:
+        return ""
+    return ", ".join(group for group, value in drift["by_group"].items() if value is None)
 
 
 def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], output: Path) -> str:
@@ -86,9 +96,11 @@ def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], outpu
     rate = f", {1000 * gigabytes / manifest['seconds']:,.0f} MB/s" if manifest["seconds"] else ""
     said = ", ".join(f"{value:.3f} {side}" for side, value in entropy.items() if value is not None)
     sure = f"; token entropy in nats {said}" if said else ""
+    copied = manifest["tensors"]["copied"]
+    of_fused = " of what was fused" if copied else ""
     return (
         f"Rejuvenated with alpha {alpha_in_words(manifest)}: {manifest['tensors']['fused']} tensors "
-        f"({manifest['parameters_fused']:,} parameters) fused{how}, {manifest['tensors']['copied']} copied, drift "
+        f"({manifest['parameters_fused']:,} parameters) fused{how}, {copied} copied, drift{of_fused} "
         f"from base {moved}{sure}, {gigabytes:.2f} GB in {manifest['seconds']} s{rate}. Written to {output}; where "
         f"it comes from: {output / 'rejuvenation.json'}"
     )

@@ -97,7 +97,7 @@ def question_of(plan: Plan, settings: TuningConfig, data: Data, key: str) -> Que
     return Question(
         plan,
         data,
-        tuple(draw_tasks(plan.sft, data.prompts, settings.count, settings.seed, tokenizer)),
+        tuple(draw_tasks(plan.sft, data.prompts, settings.count, settings.seed, tokenizer, judged=True)),
         tokenizer,
         reward,
         settings.seed,

@@ -5,6 +5,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ..config.tuning import HALF
 from ..diagnose.found import finite
 from ..ops.bootstrap import FEWEST, Estimate
@@ -78,11 +80,20 @@ def _says(
     objective: Objective,
 ) -> str:
     best, alphas = leader(lanes), [lane.candidate.alpha for lane in lanes]
+    said = f"{best.candidate}: {objective.name} {_shown(found)}"
+    scores = torch.cat([lane.scored.table.flatten() for lane in lanes])
+    if bool((scores == scores[0]).all()):
+        return (
+            f"{said}; every answer scored {scores[0]:g}, so there is nothing to choose by: check the reward, and "
+            f"whether answers may be long enough ({best.scored.ended:.0%} ended by themselves)"
+        )
+    if len(lanes) == 1:
+        return f"{said}; nothing else was tried"
     sure = f"the best in {probability:.0%} of resamples of the prompts"
     if equals:
         names = " or ".join(str(candidate) for candidate in sorted(equals))
         sure = f"cannot be told from {names} by these {len(best.values)} prompts; {sure}"
-    said = f"{best.candidate}: {objective.name} {_shown(found)}; {sure}"
+    said += f"; {sure}"
     if against:
         said += f"; against alpha {HALF:g}: {_shown(against, '+')}"
     edge = {min(alphas): "lowest", max(alphas): "highest"}.get(best.candidate.alpha)

@@ -60,6 +60,11 @@ class Scored:
         """The scores, ``[n, g]`` float64."""
         return torch.tensor(self.scores, dtype=torch.float64)
 
+    @property
+    def ended(self) -> float:
+        """Share of the answers that ended by themselves."""
+        return sum(map(sum, self.finished)) / max(1, sum(map(len, self.finished)))
+
     def signals(self, pass_score: float, seed: int) -> Found:
         """What `diagnose` says of answers."""
         found = variety(self.lengths, self.entropy, self.top1, seed) | finished(self.finished, seed)

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .scored import NOTHING, Candidate, Scored
 
 NAME = "trace.jsonl"
+_BEGINNING = b'{"key": "'
 
 
 class Trace:
@@ -78,19 +79,23 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     whole, _, rest = path.read_bytes().rpartition(b"\n")
-    if rest:
-        # Appending to it would make two lines unreadable.
-        with path.open("r+b") as file:
-            file.truncate(len(whole) + 1 if whole else 0)
     try:
         found = [json.loads(line) for line in whole.splitlines()]
         for line in found:
             _ = line["key"], line["alpha"], line["rho"], line["first"], _from_json(line)
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise InputError(
-            str(path), "a trace of rejuv tune", "something else", "remove it, or choose another directory"
-        ) from None
+        raise _no_trace(path) from None
+    if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
+        raise _no_trace(path)
+    if rest:
+        # Appending to it would make two lines unreadable.
+        with path.open("r+b") as file:
+            file.truncate(len(whole) + 1 if whole else 0)
     return found
+
+
+def _no_trace(path: Path) -> InputError:
+    return InputError(str(path), "a trace of rejuv tune", "something else", "remove it, or choose another directory")
 
 
 def _from_json(line: Mapping[str, Any]) -> Scored:

@@ -181,7 +181,7 @@ def test_the_same_tasks_whatever_the_weights(root: Path) -> None:
     assert set(task.extra_info or {}) == {"index"}
 
 
-def test_prompts_that_are_too_long_are_passed_over(root: Path, tmp_path: Path) -> None:
+def test_prompts_that_are_too_long_are_passed_over(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = [{"prompt": "1" * 600}, *({"prompt": f"{i}+{i}="} for i in range(3)), {"prompt": "2" * 40}]
     file = tmp_path / "p.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -191,6 +191,7 @@ def test_prompts_that_are_too_long_are_passed_over(root: Path, tmp_path: Path) -
         assert len(drawn) == expected
         assert all(len(task.ids) <= (limit or 462) for task in drawn)
         assert drawn[0].ground_truth is None
+        assert f"k: {5 - expected} of 5 prompts that were drawn have more than" in capsys.readouterr().err
     assert len(draw_tasks(checkpoint, Prompts((str(file),), "prompt", 30, 50, "k"), 2, 0)) == 2
     with pytest.raises(InputError, match=r"^k: expected prompts of at most 3 tokens"):
         draw_tasks(checkpoint, Prompts((str(file),), "prompt", 3, 50, "k"), 2, 0)

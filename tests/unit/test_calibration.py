@@ -45,6 +45,15 @@ def test_fields_that_parquet_adds_are_dropped(tmp_path: Path) -> None:
     assert read_dialogues(path, KEY) == [[USER, called, ANSWER]]
 
 
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": "\\ud83d\\ude00", "response": "4"}\n')
+    assert read_dialogues(str(path), KEY)[0][0]["content"] == "\U0001f600"
+    path.write_text('{"prompt": "\\ud800", "response": "4"}\n')
+    with pytest.raises(InputError, match=r"^--calibration: expected one JSON object a line.*surrogates not allowed"):
+        read_dialogues(str(path), KEY)
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

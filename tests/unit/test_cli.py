@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The console command: exit codes, messages, and that a dry run writes nothing."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import SINGLE, copy, make_pair, snapshot
+from checkpoints import SINGLE, copy, make_pair, set_weights, snapshot, weights
 
 import rejuv_plugin
+from rejuv_plugin import checkpoint
 from rejuv_plugin.cli import main
 
 ROOT = Path(rejuv_plugin.__file__).parents[1]
@@ -63,6 +65,38 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(pair: Path, capsys: pytest.
     assert plan["tensors_fused"] == manifest["tensors"]["fused"] > 20
     assert plan["parameters_fused"] == manifest["parameters_fused"]
     assert plan["output_bytes"] == sum(file["size"] for file in manifest["outputs"].values())
+
+
+def test_brackets_in_a_path_are_no_markup(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    for output in ("run[lr=1]", "o[/b]"):
+        assert apply("--dry-run", output=output) == 0
+        assert output in capsys.readouterr().out
+
+
+def test_a_finished_output_is_said_to_have_been_there(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    assert apply() == 0
+    assert "already" not in capsys.readouterr().out
+    assert apply("--resume") == 0
+    assert capsys.readouterr().out.startswith("Was there already, whole. Rejuvenated")
+
+
+def test_weights_that_are_not_finite_are_said_to_be(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    tensors = weights(pair / "sft")
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    set_weights(pair / "sft", tensors)
+    assert apply() == 0
+    assert "rejuv: warning: NaN or infinity in model.layers.1: " in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(
+    pair: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/model.safetensors")
+
+    monkeypatch.setattr(checkpoint, "apply", full)
+    assert apply() == 1
+    assert capsys.readouterr().err == "rejuv: OSError: [Errno 28] No space left on device: 'out/model.safetensors'\n"
 
 
 def test_a_dry_run_reads_headers_alone(pair: Path, capsys: pytest.CaptureFixture) -> None:

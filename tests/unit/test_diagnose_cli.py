@@ -142,6 +142,7 @@ def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:
         (["--sft", "{}/sft1", "--group", "0"], "--group: expected a whole number above 0"),
         (["--sft", "{}/sft1", "--temperature", "0"], "--temperature: expected a number above 0"),
         (["--sft", "{}/sft1", "--temperature", "inf"], "--temperature: expected a number above 0"),
+        (["--sft", "{}/sft1", "--seed", "99999999999999999999"], "--seed: expected a whole number from 0 to 2^63 - 1"),
         (["--sft", "{}/sft1", "--pass-score", "nan"], "--pass-score: expected a finite number"),
         (["--sft", "{}/sft1", "--device", "tpu"], "--device: expected auto or cpu or cuda"),
         (["--sft", "{}/sft1", "--max-tokens", "3"], "--calibration: expected responses within the first 3 tokens"),

@@ -145,6 +145,14 @@ def test_a_model_that_does_not_say_how_fresh_weights_are(tmp_path: Path, entry: 
     planned(base, sft, towards="zero")
 
 
+def test_an_alpha_of_what_keeps_its_bits_is_refused(tmp_path: Path) -> None:
+    base, sft = make_pair(tmp_path)
+    with pytest.raises(InputError, match=r"^--alpha-of: expected patterns that match tensors which are fused"):
+        planned(base, sft, towards="zero", alpha_of="model.norm.weight:0.3")
+    plan = planned(base, sft, towards="zero", alpha_of="*.layers.0.*:0.3")
+    assert {op.alpha for op in plan.fused if len(op.sft.shape) < 2} == {1.0}
+
+
 @pytest.mark.parametrize(("options", "key"), [({"noise": 0.1}, "noise"), ({"towards": "zero"}, "towards")])
 def test_an_adapter_is_refused(tmp_path: Path, options: dict, key: str) -> None:
     make_adapter(tmp_path)

@@ -244,6 +244,17 @@ def test_what_was_finished_is_not_done_again(pair: Path) -> None:
         apply(plan(pair), pair / "out")
 
 
+def test_a_finished_output_that_was_cut_is_no_success(pair: Path) -> None:
+    apply(plan(pair), pair / "out")
+    weights = next((pair / "out").glob("*.safetensors"))
+    os.truncate(weights, 1000)
+    with pytest.raises(InputError, match=rf"^--output: .*{weights.name} of another size"):
+        apply(plan(pair), pair / "out", resume=True)
+    weights.unlink()
+    with pytest.raises(InputError, match=rf"^--output: .*no {weights.name}"):
+        apply(plan(pair), pair / "out", resume=True)
+
+
 def test_a_file_of_the_output_is_never_emptied(pair: Path) -> None:
     """Under Ray a task that was only thought lost may open a file that another has finished, and be killed then."""
     made = plan(pair)

@@ -5,6 +5,7 @@
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,39 @@ def test_a_line_that_another_search_is_writing_stays(own: Path, monkeypatch: pyt
     assert told == ["waiting for another process to make out/tuning.json"]
     assert trace.read_text() == whole
     assert all(row["cached"] for row in result(own)["trace"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("report.html", "<html>mine</html>"), ("tuning.json", '{"mine": 1}'), ("trace.jsonl", "mine")],
+)
+def test_files_of_somebody_else_stay(own: Path, capsys: pytest.CaptureFixture, name: str, content: str) -> None:
+    (own / "out").mkdir()
+    (own / "out" / name).write_text(content)
+    assert tune() == 2
+    assert "expected a" in capsys.readouterr().err
+    assert (own / "out" / name).read_text() == content
+
+
+def test_another_pair_needs_another_directory(own: Path, capsys: pytest.CaptureFixture) -> None:
+    assert tune() == 0
+    before = snapshot(own / "out")
+    shutil.copytree(own / "sft", own / "sft2")
+    capsys.readouterr()
+    assert tune("--sft", "sft2") == 2
+    assert "--output: expected a search between these two checkpoints" in capsys.readouterr().err
+    assert snapshot(own / "out") == before
+
+
+def test_rows_without_a_ground_truth_are_refused(own: Path, capsys: pytest.CaptureFixture) -> None:
+    (own / "bare.jsonl").write_text(json.dumps({"prompt": "1+1="}) + "\n")
+    assert tune("--prompts", "bare.jsonl") == 2
+    assert "--prompts: expected reward_model.ground_truth in each row" in capsys.readouterr().err
+    row = {"prompt": "1+1=", "reward_model": {"ground_truth": None}}
+    (own / "bare.jsonl").write_text(json.dumps(row | {"extra_info": "text"}) + "\n")
+    assert tune("--prompts", "bare.jsonl") == 2
+    assert "--prompts: expected extra_info with names" in capsys.readouterr().err
+    assert not (own / "out").exists()
 
 
 def test_the_scores_are_those_of_the_written_checkpoint(own: Path) -> None:

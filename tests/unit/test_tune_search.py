@@ -4,6 +4,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -31,13 +32,13 @@ class Synthetic:
 
     def __init__(self, best: float, slope: float, seed: int = 0, count: int = 512) -> None:
         self._best, self._slope = best, slope
-        self._luck = np.random.default_rng(seed).random((count, GROUP))
+        self.luck = np.random.default_rng(seed).random((count, GROUP))
         self.asked: dict[Candidate, int] = {}
 
     def __call__(self, candidate: Candidate, count: int) -> Scored:
         self.asked[candidate] = max(count, self.asked.get(candidate, 0))
         chance = 0.5 - self._slope * abs(candidate.alpha - self._best) - 0.3 * candidate.rho
-        scores = (self._luck[:count] < chance).astype(float).tolist()
+        scores = (self.luck[:count] < chance).astype(float).tolist()
         ones = [[1] * GROUP] * count
         return Scored(scores, ones, [[True] * GROUP] * count, [[0.5] * GROUP] * count, [[0.5] * GROUP] * count, 1.0)
 
@@ -122,6 +123,20 @@ def test_a_plateau_is_called_one_and_not_refined() -> None:
     assert said["against_half"] == {"difference": 0.0, "interval": [0.0, 0.0]}
 
 
+@pytest.mark.parametrize(
+    ("luck", "alphas", "says"),
+    [
+        (-1.0, GRID, "every answer scored 0, so there is nothing to choose by.*(100% ended by themselves)"),
+        (0.0, (0.5,), r"alpha 0\.5: best_of_4 [\d.]+ \[[\d., ]+\]; nothing else was tried$"),
+    ],
+)
+def test_where_there_is_nothing_to_choose(luck: float, alphas: tuple[float, ...], says: str) -> None:
+    ask = Synthetic(0.5, slope=0.0)
+    ask.luck += -luck
+    lanes = search(replace(how(64, resolution=None), grid=alphas), objective(4), ask)
+    assert re.search(says, record.choice(lanes, objective(4), 0)["says"])
+
+
 def test_rho_is_searched_beside_alpha() -> None:
     lanes = search(how(rhos=(0.0, 0.01)), objective(4), Synthetic(0.4, slope=1.0))
     assert leader(lanes).candidate == Candidate(0.4)
@@ -190,7 +205,7 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(Trace(file, key).known(Candidate(0.4))) == 6
 
 
-@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"key": 1}\n'])
+@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"key": 1}\n', "a line of mine", '{"mine": 1}'])
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "trace.jsonl"
     file.write_text(content)

@@ -13,6 +13,7 @@ from verl.trainer.ppo.utils import need_reference_policy
 from ...checkpoint import Materialised, Plan, check_cache, materialise, plan_reset
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
+from ...report.apply import not_finite
 from .. import ray_shards, shared_disk
 from . import kept_neurons, probe_task, run_record, tripwire, tuning
 from .job import MODEL_PATH, Job
@@ -74,9 +75,7 @@ def apply(job: Job, config: Any) -> Outcome:
 
 def _check_finite(result: Materialised) -> None:
     """`rejuv apply` writes such weights, as it is told; a job cannot train from them."""
-    drift = result.manifest["drift_from_base"]["output"]
-    if drift["relative_l2"] is None:
-        where = ", ".join(group for group, value in drift["by_group"].items() if value is None)
+    if where := not_finite(result.manifest):
         raise InputError(
             MODEL_PATH,
             "finite weights in it and in rejuvenation.base_path",

@@ -59,7 +59,8 @@ class Summary:
             )
             lines.append(f"token entropy on the calibration data (nats): {sides}")
         lines += [
-            f"drift from base (relative L2): SFT {_shown(drift['sft'])}, start of RL {_shown(drift['output'])}",
+            f"drift of the fused tensors from base (relative L2): SFT {_shown(drift['sft'])}, "
+            f"start of RL {_shown(drift['output'])}",
             f"KL reference: {reference}; critic: {'rejuvenated' if settings.critic else 'its own path'}",
         ]
         print("\n  ".join(lines), flush=True)

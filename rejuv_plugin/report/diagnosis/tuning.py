@@ -5,6 +5,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...config.tuning import HALF
 from ..page.document import document, fitting
 from ..page.figure import csv_link
 from ..page.table import table
@@ -49,11 +50,12 @@ def _lead(found: Tuning) -> str:
         terms.append((objective.name, f"{between(choice.objective.value, choice.objective.interval)} {objective.unit}"))
     if objective.meaning:
         terms.append(("which is", objective.meaning + (f" ({objective.source})" if objective.source else "")))
-    if choice.probability_best is not None:
-        rest = sum(not trial.stopped for trial in _last(found.trials))
+    last = _last(found.trials)
+    if choice.probability_best is not None and len(last) > 1:
+        rest = sum(not trial.stopped for trial in last)
         chance = f"{choice.probability_best:.0%} to be the best of the {counted(rest, 'setting')} that nothing stopped"
         terms.append(("how sure", chance))
-    if choice.difference is not None:
+    if choice.difference is not None and (choice.alpha, choice.difference) != (HALF, 0.0):
         terms.append(("against alpha 0.5", _difference(choice.difference, choice.difference_interval)))
     cached = sum(trial.cached for trial in found.trials)
     spent = sum(trial.seconds for trial in found.trials) if found.seconds is None else found.seconds
@@ -84,7 +86,7 @@ def _last(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _trace(found: Tuning, signals: Sequence[str]) -> str:
-    """Every measurement, in the order in which they were made."""
+    """Every measurement."""
     head = ["alpha", "rho", found.objective.name, *signals, "prompts", "group", "seconds", "cached", "stopped"]
     shown: list[list[str]] = []
     saved: list[list[object]] = [[*head[:2], "value", "low", "high", *head[3:]]]
@@ -100,7 +102,7 @@ def _trace(found: Tuning, signals: Sequence[str]) -> str:
         )
     kinds = ["number", "number", *["number"] * (1 + len(signals)), "number", "number", "number", "", "text"]
     return (
-        '<h2 id="settings">Every setting</h2><p class="soft">In the order in which they were measured. In brackets: '
+        '<h2 id="settings">Every setting</h2><p class="soft">By alpha, then rho. In brackets: '
         f"95 % intervals. {csv_link(saved, 'settings', 'All of them as CSV')}</p>"
         f"{table(head, shown, kinds, 'Every setting')}"
     )

@@ -28,13 +28,14 @@ def check_output(path: Path, key: str) -> None:
     """
     if path.suffix != ".html":
         raise InputError(key, "a .html file", str(path), "give it that suffix")
-    if path.exists() and not _is_report(path):
+    if path.exists() and not is_report(path):
         got = f"{path}, which is something else"
         raise InputError(key, "a new file, or an older report to replace", got, "give another path or remove it")
     check_writable(path.resolve().parent, key)
 
 
-def _is_report(path: Path) -> bool:
+def is_report(path: Path) -> bool:
+    """Whether it is a page of ours."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -82,7 +82,10 @@ def comparison(runs: Sequence[Run]) -> str:
     if not shown:
         return ""
     rows = [[run.name, *(_change(run.metrics.get(name), name) for name, _ in shown)] for run in runs]
-    edge = f"mean of the first {_EDGE} → of the last {_EDGE} values; validation: first → last"
+    edge = (
+        f"mean of the first {_EDGE} → of the last {_EDGE} values, of fewer than {2 * _EDGE} of each half; "
+        "validation: first → last"
+    )
     return (
         f'<h2>At a glance</h2><p class="soft">{safe(edge)}</p>'
         f"{table(['run', *(label for _, label in shown)], rows, ['name'] + ['number'] * len(shown), 'At a glance')}"
@@ -93,7 +96,7 @@ def _change(points: Points | None, name: str) -> str:
     if not points:
         return short(None)
     values = [value for _, value in points]
-    edge = 1 if name.startswith("val-core/") else min(_EDGE, len(values))
+    edge = 1 if name.startswith("val-core/") else max(1, min(_EDGE, len(values) // 2))
     return f"{short(fmean(values[:edge]))} → {short(fmean(values[-edge:]))}"
 
 
