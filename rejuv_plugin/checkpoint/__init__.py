@@ -9,8 +9,8 @@
 
 To read in this order: source, headers, refused, layout, compatible, adapter, patterns, perturb, plan, reset,
 small_file, reset_file; pieces, progress, progress_bars, digest; elements, adapter_values, whole, combine, stream;
-provenance, verify; target, temporary, write_back, journal, locks, write; cache. Nothing here knows verl, Ray or the
-console command.
+provenance, valid, verify; target, temporary, write_back, journal, locks, write; cache. Nothing here knows verl, Ray or
+the console command.
 """
 
 from .cache import Materialised, check_cache, materialise
