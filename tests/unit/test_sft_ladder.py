@@ -184,7 +184,7 @@ def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeyp
     verdicts = made_again(kept, tmp_path / "plain", monkeypatch).split("### Verdicts on the held-out seeds")[1]
     assert verdicts.split("###")[0].strip() in readme
     under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch, "--before-rl", str(kept))
-    for title in ("Paired differences", "Share of the gap"):
+    for title in ("Paired differences", "Share of the gap", "Verdicts"):
         assert under_verl.split(f"### {title}")[1].split("###")[0].partition("\n")[2].strip() in readme
 
 
