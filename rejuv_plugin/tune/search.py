@@ -3,11 +3,11 @@
 """The search: a race over the grid, then between the best and its neighbours.
 
 All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
-those that are clearly worse than the leader leave: the interval of the paired difference lies below 0, at 95 % for all
-such looks together (Bonferroni), since the leader is the luckiest of many. 0.5 stays to the end, to compare with. After
-less than 16 prompts nobody leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a step from the
-best are tried, while the best can be told from what is a step away: where it cannot, smaller steps would only follow
-the noise.
+those that are clearly worse than the leader leave: the interval of the paired difference lies below 0, at 95 % for
+all looks of a race together (Bonferroni), as its leader is the luckiest of many. 0.5 stays to the end, to compare
+with. After less than 16 prompts nobody leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a
+step from the best are tried, while the best can be told from what is a step away: where it cannot, smaller steps
+would only follow the noise.
 """
 
 from collections.abc import Callable, Sequence
