@@ -1,47 +1,29 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""The probe on several ranks against the probe in one process; what ranks hold; and how they end together."""
+"""The probe on several ranks against the probe in one process, and what ranks hold."""
 
 import gc
-import json
-import pickle
-import re
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ranks
-import tiny
 import torch
-import torch.distributed as dist
 from architectures import VARIANTS, make
-from checkpoints import edit_json, set_weights, weights
+from checkpoints import set_weights, weights
+from sharded_job import CPU, Job, save_pair, without_usage
 from transformers import PreTrainedModel
 
-from rejuv_plugin.checkpoint import plan_fusion, read_inputs
 from rejuv_plugin.checkpoint.layout import Checkpoint, read_checkpoint
-from rejuv_plugin.checkpoint.plan import Plan
-from rejuv_plugin.config import FusionConfig, ResetConfig
-from rejuv_plugin.errors import InputError
+from rejuv_plugin.config import ResetConfig
 from rejuv_plugin.neurons.modules import Module
-from rejuv_plugin.neurons.reset_set import ResetSet
-from rejuv_plugin.probe.capture import Call
-from rejuv_plugin.probe.dialogue import Example, examples_of
 from rejuv_plugin.probe.load import load_model
-from rejuv_plugin.probe.measure import input_digests, measure, measure_sharded
 from rejuv_plugin.probe.ranks import ALONE, Ranks, World
 from rejuv_plugin.probe.sharded import load as sharded_load
 from rejuv_plugin.probe.sharded.load import load_sharded
 from rejuv_plugin.probe.sharded.model import Part
 from rejuv_plugin.probe.tallies import Tallies
 
-CPU = torch.device("cpu")
-ROWS = [{"prompt": f"{a}+{b}=", "response": f"{a + b}"} for a in range(2) for b in range(3)]
-# What differs between runs, and nothing else may.
-USAGE = ("device", "seconds", "peak_memory_bytes")
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama": ("llama", {}, {}),
     "each logit alone": ("llama-biases", {}, {"gradient": "each"}),
@@ -54,46 +36,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "experts, each logit alone": ("mixtral", {}, {"gradient": "each", "cap": 0.1}),
     "one example": ("qwen3", {}, {"examples": 1}),
 }
-
-
-def save_pair(root: Path, variant: str, dtype: torch.dtype = torch.float32, **options: Any) -> None:
-    tokenizer = tiny.tokenizer()
-    for side, seed in (("base", 0), ("sft", 1)):
-        model = make(variant, seed, vocab_size=len(tokenizer)).to(dtype)
-        model.save_pretrained(root / side, **options)
-        tokenizer.save_pretrained(root / side)
-
-
-class Job:
-    """The arguments of `measure_sharded`, and what `measure` finds."""
-
-    def __init__(self, root: Path, examples: int = len(ROWS), **settings: Any) -> None:
-        (root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:examples]))
-        values = {"ratio": 0.05, "positions": 2, "calibration": str(root / "data.jsonl")} | settings
-        self.plan = plan_fusion(str(root / "base"), str(root / "sft"), FusionConfig())
-        self.settings, self.inputs = ResetConfig(**values), read_inputs(self.plan)
-        self.examples = examples_of(self.plan.sft, self.settings, "--calibration")
-
-    @cached_property
-    def alone(self) -> ResetSet:
-        threads = torch.get_num_threads()
-        # As the ranks have: the last bits depend on it.
-        torch.set_num_threads(1)
-        try:
-            return measure(self.plan, self.settings, self.inputs, "--")
-        finally:
-            torch.set_num_threads(threads)
-
-    def sharded(self, plan: Plan | None = None, examples: Sequence[Example] = (), progress: Any = None) -> ResetSet:
-        digests = input_digests(self.inputs, self.settings, "--")
-        arguments = (plan or self.plan, self.settings, examples or self.examples, digests, "--", CPU)
-        # As a trainer ships them.
-        return measure_sharded(*pickle.loads(pickle.dumps(arguments)), progress)
-
-
-def without_usage(found: ResetSet) -> dict[str, Any]:
-    content = found.to_json()
-    return content | {"statistics": {name: v for name, v in content["statistics"].items() if name not in USAGE}}
 
 
 @pytest.fixture(scope="module")
@@ -281,113 +223,3 @@ def test_tied_embeddings_however_they_are_stored(tmp_path: Path, change: Any) ->
 
     expected = ends(load_model(checkpoint, CPU))
     assert ranks.run(both, 2) == [[True, True]] * 2
-
-
-# How ranks end together
-
-
-def errors_of(job: Job, world: int, *arguments: Any) -> list[str]:
-    """What every rank ends with; afterwards all are in step, as a measurement shows."""
-
-    def fail_then_measure() -> tuple[str, bool]:
-        mine = [a[dist.get_rank()] if isinstance(a, list) else a for a in arguments]
-        with pytest.raises(InputError) as caught:
-            job.sharded(*mine)
-        return str(caught.value), without_usage(job.sharded()) == expected
-
-    expected = without_usage(job.alone)
-    found = ranks.run(fail_then_measure, world)
-    assert all(in_step for _, in_step in found)
-    return [message for message, _ in found]
-
-
-@pytest.mark.parametrize(
-    ("files", "says"),
-    [
-        (("config.json",), "--sft: expected weight files that every rank can read, got No such file"),
-        ((), "--sft: expected a causal language model that transformers loads, got "),
-    ],
-)
-def test_a_rank_that_does_not_see_the_files(
-    jobs: dict[str, Job], tmp_path: Path, files: Sequence[str], says: str
-) -> None:
-    plan = jobs["llama"].plan
-    for file in files:
-        (tmp_path / file).write_text((plan.sft.root / file).read_text())
-    elsewhere = replace(plan, sft=replace(plan.sft, root=tmp_path))
-    first, second, third = errors_of(jobs["llama"], 3, [plan, elsewhere, plan])
-    assert first == second == third
-    assert first.startswith(says)
-    assert "(on rank 1 of 3, " in first
-
-
-def test_a_checkpoint_without_a_tensor(tmp_path: Path) -> None:
-    save_pair(tmp_path, "qwen3-moe")
-    job, tensors = Job(tmp_path), weights(tmp_path / "sft")
-    del tensors["model.layers.0.mlp.experts.3.up_proj.weight"], tensors["model.norm.weight"]
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_text((tmp_path / "sft" / "config.json").read_text())
-    set_weights(broken, tensors)
-    plan = replace(job.plan, sft=replace(read_checkpoint(str(broken), "--sft"), tensors=job.plan.sft.tensors))
-    first, second = errors_of(job, 2, plan)
-    assert first == second
-    assert first.startswith("--sft: expected weight files that every rank can read, got")
-    plan = replace(job.plan, base=read_checkpoint(str(broken), "--base"))
-    assert ["mlp.experts.3.up_proj.weight" in error for error in errors_of(job, 2, plan)] == [True] * 2
-    edit_json(broken / "config.json", hidden_act="of our own")
-    assert "--base: expected a causal language model" in errors_of(job, 2, plan)[1]
-
-
-@pytest.mark.parametrize("side", ["base", "sft"])
-def test_weights_that_are_not_finite(tmp_path: Path, side: str) -> None:
-    save_pair(tmp_path, "qwen2")
-    job, tensors = Job(tmp_path), weights(tmp_path / side)
-    # A token that only the second example has.
-    token = (set(job.examples[1].ids) - set(job.examples[0].ids) - set(job.examples[2].ids)).pop()
-    tensors["model.embed_tokens.weight"][token] = float("nan")
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    (bad / "config.json").write_text((tmp_path / side / "config.json").read_text())
-    set_weights(bad, tensors)
-    plan = replace(job.plan, **{side: read_checkpoint(str(bad), f"--{side}")})
-    found = errors_of(job, 3, plan)
-    assert len(set(found)) == 1
-    assert found[0].startswith(f"--{side}: expected finite activations on the calibration data, ")
-    assert "got NaN or infinity in example 1 (on rank 1 of 3, " in found[0]
-
-
-def test_a_rank_that_fails_in_the_middle_of_a_pass(jobs: dict[str, Job]) -> None:
-    job = jobs["experts"]
-    good = job.examples[0]
-    # No such token: the first module of the first pass fails; no such position: what comes after its last module.
-    for bad, says in ((Example((5, 9999), (1,)), "index out of range"), (Example((5, 6), (9,)), "out of bounds")):
-        found = errors_of(job, 2, None, (good, bad))
-        assert found[0] == found[1]
-        assert re.match(
-            "--base: expected work that succeeds on every rank, got IndexError on rank 1 of 2, .*: ", found[0]
-        )
-        assert says in found[0]
-
-
-@pytest.mark.parametrize(("owner", "method", "call"), [(Call, "again", 2), (Part, "gather", 20)])
-def test_a_gpu_that_has_no_memory_left(
-    jobs: dict[str, Job], monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int
-) -> None:
-    """In a backward pass, and when a layer is to be gathered. The error is a stand-in: there is no GPU here."""
-    original, calls = getattr(owner, method), 0
-
-    def full(*args: Any) -> Any:
-        nonlocal calls
-        if dist.is_initialized() and dist.get_rank() == 1:
-            calls += 1
-            if calls == call:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-        return original(*args)
-
-    monkeypatch.setattr(owner, method, full)
-    first, second = errors_of(jobs["llama"], 2)
-    assert first == second
-    assert first.startswith("--sft: expected room for 1/2 of the model in float32, ")
-    assert re.search(r"OutOfMemoryError on rank 1 of 2, .*: CUDA out of memory\.", first)
-    assert "--max_tokens" in first
