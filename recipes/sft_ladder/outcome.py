@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from analyse import IN, OUT, Row, after, before, comparisons, levels, paired, values
-from depths import CONTROLS, FUSION, GRID, LADDER, MODERATE, OVER, RUNGS, STARTS
+from depths import CONTROLS, FUSION, GRID, LADDER, MODERATE, OVER, RUNGS, STARTS, Start
 from predict import (
     BASELINE,
     CHOSEN_ON,
@@ -37,7 +37,13 @@ QUESTIONS = (
     ("fusion_reset", "fusion_random"),
     (FUSION, "noise"),
     ("noise", OVER),
+    ("small", "larger"),
 )
+# The paper: a smaller alpha favours problems out of distribution, a larger one those in it. From 0.6 on both fall.
+POOLS = {
+    "small": ("fusion, alpha 0.2 and 0.3", ("alpha_0.2", "alpha_0.3")),
+    "larger": ("fusion, alpha 0.4 and 0.5", ("alpha_0.4", "alpha_0.5")),
+}
 
 Rows = Mapping[str, Mapping[int, Row]]
 
@@ -57,6 +63,16 @@ def by_start(read: list[dict[str, Any]]) -> dict[str, dict[int, Row]]:
             raise SystemExit(f"rows of {row['arm']}: expected one setup, got two. Fix: a directory for each.")
         same[row["seed"]] = row
     return found
+
+
+def pooled(rows: Rows, arms: tuple[str, ...]) -> dict[int, Row]:
+    """Levels after RL, means over several starts, by seed; of the seeds that have all of them."""
+    seeds = sorted(set.intersection(*(set(rows.get(arm, ())) for arm in arms)))
+
+    def mean(seed: int, where: str) -> float:
+        return float(np.mean([after(rows[arm][seed], where) for arm in arms]))
+
+    return {seed: {"after": {where: {"pass_at_1": mean(seed, where)} for where in (IN, OUT)}} for seed in seeds}
 
 
 def ladders(rows: Rows, where: str) -> dict[int, dict[str, float]]:
@@ -191,11 +207,13 @@ def main() -> None:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
     before_rl = args.before_rl or args.results
     diagnoses, tunings = read_all(before_rl / "diagnosis"), read_all(before_rl / "tuning")
+    compared = {**rows, **{name: pooled(rows, arms) for name, (_, arms) in POOLS.items()}}
+    named = {**STARTS, **{name: Start(says) for name, (says, _) in POOLS.items()}}
     sections = {
         "The ladder": levels(rows, LADDER),
         "Fusion of the rung of 64 epochs": levels(rows, GRID),
         "Controls": levels(rows, CONTROLS),
-        "Paired differences, level after RL": comparisons(rows, QUESTIONS, STARTS),
+        "Paired differences, level after RL": comparisons(compared, QUESTIONS, named),
         "Share of the gap between moderate and over-trained that is recovered": gap_table(rows),
     }
     found = {seed: of_seed for seed, of_seed in ladders(rows, IN).items() if seed in diagnoses}

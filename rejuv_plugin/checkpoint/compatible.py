@@ -18,6 +18,7 @@ _GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidd
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
 HEADS = ("lm_head", "embed_out")
 _PREDICTION = re.compile(r"(?:^|\.)mtp(?:_[a-z_]+)?\.")
+_MASK = re.compile(r"\b(?:attn|attention)\.(?:masked_)?bias$")
 
 
 def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, grown_key: str) -> dict[str, str]:
@@ -33,7 +34,8 @@ def check_compatible(base: Checkpoint, sft: Checkpoint, grown_vocabulary: str, g
         For each tensor name of ``sft`` the name of its base tensor: its own, but for tied embeddings. There
         ``lm_head.weight`` may be stored in neither checkpoint, in one or in both; a tensor that only the SFT checkpoint
         stores has the base's tied partner as its base. Left out: heads that only the SFT checkpoint has (a value
-        head), all of modules beside the model. The base alone may have what is for multi-token prediction.
+        head), all of modules beside the model. The base alone may have what is for multi-token prediction, and either
+        alone the buffers of `is_computed`.
 
     Raises:
         InputError: named by the base's key, since the SFT checkpoint is the one that the user trains.
@@ -106,7 +108,7 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     names, missing = {}, []
     for name in sft.tensors:
         partner = name if name in base.tensors else _partner(name, base) if tied else None
-        if partner is None and _is_extra_head(name, base):
+        if partner is None and (_is_extra_head(name, base) or is_computed(name, sft.tensors[name].shape)):
             continue
         if partner is None:
             missing.append(name)
@@ -115,7 +117,7 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     used = set(names.values()) | set(sft.tensors)
     extra = [name for name in base.tensors if name not in used and not (tied and _partner(name, sft) in sft.tensors)]
     # transformers passes over them when it loads, and so does not save them.
-    extra = [name for name in extra if not is_prediction(sft, name)]
+    extra = [name for name in extra if not is_prediction(sft, name) and not is_computed(name, base.tensors[name].shape)]
     for lacking, having, absent in ((base, sft, missing), (sft, base, extra)):
         if absent:
             raise InputError(
@@ -227,6 +229,12 @@ def is_prediction(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor belongs to multi-token prediction: modules named so, or layers beyond the model's own."""
     layer, layers = re.search(r"\blayers\.(\d+)\.", name), of_text(checkpoint, "num_hidden_layers")
     return bool(_PREDICTION.search(name) or (layer and layers and int(layer[1]) >= layers))
+
+
+def is_computed(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is a buffer that a model computes when it is built, so that loaders pass over what an old
+    checkpoint has stored of it: rotary frequencies (Llama 2), causal masks and their fill value (GPT-NeoX, GPT-2)."""
+    return name.endswith("rotary_emb.inv_freq") or (bool(_MASK.search(name)) and len(shape) in (0, 4))
 
 
 def module_of(name: str) -> str:

@@ -37,7 +37,8 @@ def locked(path: Path, key: str, makes: Path, *, needed: bool = True, leave: boo
         InputError: named ``key``; the lock file cannot be written, or the file system has no locks.
     """
     # Never a lock that is a mere file: it would outlive a holder that is killed, and every later run would wait.
-    lock = FileLock(path, fallback_to_soft=False)
+    # Whoever may write to the directory may hold it: caches are shared by users.
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:
         waited = _acquire(lock, makes)
     except (OSError, NotImplementedError) as error:
@@ -52,8 +53,9 @@ def locked(path: Path, key: str, makes: Path, *, needed: bool = True, leave: boo
                 f"{path.parent}, where there are none ({error})",
                 f"set {key} to a file system with locks, such as a local disk or NFS 4",
             ) from None
+        at = path if path.exists() else path.parent
         raise InputError(
-            key, "a directory that can be written", f"{path.parent} ({error.strerror})", f"set {key} elsewhere"
+            key, "a directory that can be written", f"{at} ({error.strerror})", f"set {key} elsewhere"
         ) from None
     try:
         yield waited

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether all nodes of a Ray cluster see what one of them writes to a directory."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -25,6 +26,7 @@ def check_shared(directory: str | Path, nodes: Mapping[str, str], key: str) -> N
         InputError: named ``key``; it cannot be made, or a node does not see it.
     """
     with NamedTemporaryFile(dir=make_directory(directory, key), prefix=".seen-") as file:
+        os.fchmod(file.fileno(), 0o644)  # a node may run under another user, who could read what is made here
         answers = {node: _ask(node, file.name) for node in nodes}
         for node, answer in answers.items():
             try:

@@ -3,7 +3,7 @@
 """Which tensors of a checkpoint a model is made of: those that a loader must have read."""
 
 from ..checkpoint import Plan
-from ..checkpoint.compatible import is_head, is_prediction, of_text
+from ..checkpoint.compatible import is_computed, is_head, is_prediction, of_text
 
 
 def needed(plan: Plan, name: str, *, head: bool = True) -> bool:
@@ -20,5 +20,5 @@ def needed(plan: Plan, name: str, *, head: bool = True) -> bool:
         return False  # loaded on request only
     if is_head(name):
         return not of_text(plan.sft, "tie_word_embeddings") and head
-    # Loaders compute it, and pass over what old checkpoints have stored.
-    return not name.endswith("rotary_emb.inv_freq")
+    info = plan.layout.tensors.get(name)  # none: a part of a stack
+    return not is_computed(name, info.shape if info else ())

@@ -9,6 +9,8 @@ from typing import Any
 
 from ..errors import InputError
 
+SINGLE_TURN = "single_turn_agent"
+"""verl's name for an agent loop of one answer, in its configuration and in the column ``agent_name``."""
 _SUFFIXES = (".parquet", ".jsonl")
 
 

@@ -14,7 +14,7 @@ from ..errors import InputError
 from .calibration import Message, read_prompts
 from .dialogue import needs_template, template_failed
 from .load import load_tokenizer
-from .prompts import Prompts
+from .prompts import SINGLE_TURN, Prompts
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def draw_tasks(
 
     Raises:
         InputError: named by the checkpoint's key, no chat template; named by ``prompts.key``, see
-            `calibration.read_prompts`, or no room for a prompt, none that is short enough, or nothing to judge by.
+            `calibration.read_prompts`, or no room for a prompt, none that is short enough, or, of rows to be judged,
+            nothing to judge by or several turns.
     """
     tokenizer = tokenizer or load_tokenizer(checkpoint)
     needs_template(tokenizer, checkpoint.key)
@@ -98,6 +99,9 @@ def draw_tasks(
 
 
 def _check_judged(row: Mapping[str, Any], key: str) -> None:
+    if (agent := row.get("agent_name") or SINGLE_TURN) != SINGLE_TURN:
+        expected, got = "rows that one answer ends, as no agent loop is run here", f"agent_name {agent!r}"
+        raise InputError(key, expected, got, "give rows without agent_name that stand in for them")
     # verl reads the one without asking whether it is there, and hands over the other as a dict.
     truth, extra = row.get("reward_model"), row.get("extra_info")
     if not isinstance(truth, Mapping) or "ground_truth" not in truth:

@@ -153,6 +153,15 @@ def test_alphas_are_tried_with_the_jobs_reset(root: Path) -> None:
             "rejuvenation.fusion.alpha: expected a number, with actor_rollout_ref.rollout.multi_turn.enable=true",
         ),
         (
+            {"actor_rollout_ref__rollout__agent": {"default_agent_loop": "tool_agent"}},
+            "rejuvenation.fusion.alpha: expected a number, with "
+            "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent",
+        ),
+        (
+            {"data__custom_cls": {"path": "rows.py"}},
+            "rejuvenation.fusion.alpha: expected a number, with data.custom_cls.path=rows.py",
+        ),
+        (
             {"reward__reward_model": {"enable": True}},
             "rejuvenation.fusion.alpha: expected a number, with reward.reward_model.enable=true",
         ),

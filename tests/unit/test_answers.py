@@ -197,6 +197,19 @@ def test_prompts_that_are_too_long_are_passed_over(root: Path, tmp_path: Path, c
         draw_tasks(checkpoint, Prompts((str(file),), "prompt", 3, 50, "k"), 2, 0)
 
 
+def test_rows_of_an_agent_loop_are_not_judged_by_one_answer(root: Path, tmp_path: Path) -> None:
+    file, checkpoint = tmp_path / "p.jsonl", read_checkpoint(str(root / "sft"), "--sft")
+    prompts = Prompts((str(file),), "prompt", None, 50, "k")
+    for agent in (None, "", "single_turn_agent", "tool_agent"):
+        row = {"prompt": "1+1=", "reward_model": {"ground_truth": "2"}, "agent_name": agent}
+        file.write_text(json.dumps(row) + "\n")
+        if agent != "tool_agent":
+            assert len(draw_tasks(checkpoint, prompts, 9, 0, judged=True)) == 1
+    with pytest.raises(InputError, match=r"^k: expected rows that one answer ends.* got agent_name 'tool_agent'"):
+        draw_tasks(checkpoint, prompts, 9, 0, judged=True)
+    assert len(draw_tasks(checkpoint, prompts, 9, 0)) == 1
+
+
 def test_the_context_of_a_multimodal_model_is_its_language_models(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"prompt": "1" * 600}) + "\n" + json.dumps({"prompt": "1+1="}) + "\n")

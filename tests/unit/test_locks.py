@@ -55,6 +55,26 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Fix: set --cache to a file system with locks" in str(caught.value)
 
 
+def test_a_lock_is_every_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file stays, and a cache is shared by those who may write to its directory."""
+    before = os.umask(0o022)
+    try:
+        with locked(tmp_path / "lock", "--cache", tmp_path / "made"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o666
+
+    # Root may open any file, so another user's answer is put in the system's mouth.
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    refused = pytest.raises(InputError, match=rf"got {tmp_path / 'lock'} \(Permission denied\)")
+    with refused, locked(tmp_path / "lock", "--cache", tmp_path / "made"):
+        pass
+
+
 def test_a_directory_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused = pytest.raises(InputError, match=r"^--cache: expected a directory that can be written")

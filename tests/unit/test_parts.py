@@ -128,6 +128,21 @@ def test_what_transformers_does_not_save_may_be_in_the_base_alone(tmp_path: Path
         run(tmp_path)
 
 
+@pytest.mark.parametrize("side", ["base", "sft"])
+def test_buffers_that_loaders_compute_may_be_stored_on_one_side(tmp_path: Path, side: str) -> None:
+    """Rotary frequencies of Llama 2's time, causal masks of GPT-NeoX's: today's transformers does not save them."""
+    make_pair(tmp_path)
+    stored = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    stored |= {"model.layers.0.attention.bias": torch.ones(1, 1, 4, 4), "model.layers.0.attention.masked_bias": torch.tensor(-1e9)}
+    set_weights(tmp_path / side, weights(tmp_path / side) | stored)
+    run(tmp_path)
+    assert_parts(tmp_path, set(stored) if side == "sft" else set())
+    # A bias that is learned is a vector.
+    set_weights(tmp_path / side, weights(tmp_path / side) | {"model.layers.0.attention.bias": torch.ones(4)})
+    with pytest.raises(InputError, match=r"without model.layers.0.attention.bias"):
+        run(tmp_path)
+
+
 def test_a_missing_part_of_the_model_is_no_head(tmp_path: Path) -> None:
     make_pair(tmp_path)
     set_weights(tmp_path / "sft", weights(tmp_path / "sft") | {"model.layers.0.extra.weight": torch.ones(2)})

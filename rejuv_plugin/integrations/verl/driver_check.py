@@ -79,4 +79,10 @@ def _trains_elsewhere(config: Any) -> bool:
     """Whether this may be a machine that does not see the trainer's disks, as those that jobs are submitted from. The
     trainer checks all once more."""
     address = OmegaConf.select(config, "ray_kwargs.ray_init.address") or os.environ.get("RAY_ADDRESS")
-    return bool(address) and address != "local"
+    return address != "local" if address else _joins_a_cluster()
+
+
+def _joins_a_cluster() -> bool:
+    """Whether `ray start` left an address here: `ray.init` without one joins that cluster, whatever its other nodes."""
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    return (Path(root) / "ray" / "ray_current_cluster").is_file()

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from ...config import RejuvenationConfig, from_mapping
 from ...errors import InputError
-from ...probe.prompts import Prompts
+from ...probe.prompts import SINGLE_TURN, Prompts
 from ...tune.data import Data
 
 MODEL_PATH = "actor_rollout_ref.model.path"
@@ -109,15 +109,19 @@ def _tunes_on(config: Any, settings: RejuvenationConfig, prompts: Prompts) -> Da
             f"set one of the two, or {alpha} to a number",
         )
     rollout = OmegaConf.select(config, "actor_rollout_ref.rollout") or {}
-    # Scored without its tools or its reward model, an answer earns something else than in training.
-    judged_otherwise = {
-        "actor_rollout_ref.rollout.multi_turn.enable": not tune.data,
-        "reward.reward_model.enable": not tune.reward,
+    # Asked otherwise, or scored without its tools or its reward model, a policy earns something else than in training.
+    asked_otherwise = {
+        "actor_rollout_ref.rollout.multi_turn.enable": (False, tune.data),
+        "actor_rollout_ref.rollout.agent.default_agent_loop": (SINGLE_TURN, tune.data),
+        "data.custom_cls.path": (None, tune.data),
+        "reward.reward_model.enable": (False, tune.reward),
     }
-    for key, matters in judged_otherwise.items():
-        if matters and OmegaConf.select(config, key):
+    for key, (plain, stands_in) in asked_otherwise.items():
+        value = OmegaConf.select(config, key)
+        if value not in (None, plain) and not stands_in:
+            got = "'auto', which scores single answers to the rows' own prompts by a file"
             fix = "give rejuvenation.tune.data and rejuvenation.tune.reward that stand in for it, or a number"
-            raise InputError(alpha, f"a number, with {key}=true", "'auto', which scores single answers by a file", fix)
+            raise InputError(alpha, f"a number, with {key}={'true' if value is True else value}", got, fix)
     own = {} if tune.reward or function is None else dict(function.get("reward_kwargs") or {})
     if tune.data:
         prompts = replace(prompts, files=(tune.data,), key="rejuvenation.tune.data")
