@@ -109,6 +109,13 @@ def setup_of(arm: Arm, rl: RL, settings: Settings = SETTINGS) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def bits_of(models: Path) -> str:
+    """The weights made for a seed, as a short hash. Their last bits depend on the machine that trained them, and where
+    RL ends depends on their last bits: starts are compared within one set of models only."""
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(models.glob("*/model.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
+
+
 def rounded(value: object) -> object:
     """Floats to six significant digits, throughout: rows are kept in git, and no level is known better."""
     if isinstance(value, float):
@@ -129,13 +136,18 @@ def run_missing(
 ) -> None:
     """Run the arms of a seed that ``rows`` does not have yet, and add their rows to it, one by one.
 
-    ``run`` is called as ``run_arm``.
+    ``run`` is called as ``run_arm``. Rows of the same seed from other models end it.
     """
-    done = {(row["seed"], row["arm"], row["setup"]) for row in read_rows(rows)}
+    read, bits = read_rows(rows), bits_of(models)
+    if any(row["seed"] == seed and row.get("models") != bits for row in read):
+        raise SystemExit(
+            f"{rows}: expected rows of the models in {models}, got some of others. Fix: another directory."
+        )
+    done = {(row["seed"], row["arm"], row["setup"]) for row in read}
     for name, arm in arms.items():
         if (seed, name, setup_of(arm, rl, settings)) in done:
             continue
-        row = run(name, arm, seed, models, rl, settings)
+        row = run(name, arm, seed, models, rl, settings) | {"models": bits}
         with rows.open("a") as file:
             file.write(json.dumps(rounded(row)) + "\n")
         inside, outside = (

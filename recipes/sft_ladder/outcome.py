@@ -55,9 +55,15 @@ def read_all(directory: Path) -> dict[int, Any]:
 
 
 def by_start(read: list[dict[str, Any]]) -> dict[str, dict[int, Row]]:
-    """Rows by start and seed. What is kept outlives the code that made it, but two setups are never mixed."""
+    """Rows by start and seed. What is kept outlives the code that made it, but two setups are never mixed, nor two sets
+    of models of a seed (`study.bits_of`)."""
     found: dict[str, dict[int, Row]] = {}
+    models: dict[int, Any] = {}
     for row in read:
+        if models.setdefault(row["seed"], row.get("models")) != row.get("models"):
+            raise SystemExit(
+                f"rows of seed {row['seed']}: expected one set of models, got two. Fix: a directory for each."
+            )
         same = found.setdefault(row["arm"], {})
         if same and next(iter(same.values()))["setup"] != row["setup"]:
             raise SystemExit(f"rows of {row['arm']}: expected one setup, got two. Fix: a directory for each.")

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run's monitors have seen, kept in the run's directory as JSON lines that are only ever appended to.
 
-``plasticity.jsonl`` has a line a step, ``{"step": 7, "metrics": {name: number}, "layers": {name: [number or null]}}``,
+``plasticity.jsonl`` has a line a step, ``{"step": 7, "metrics": {name: number}, "layers": {name: [number or null]}}``
+(step 0: validation before training),
 and ``alarms.jsonl`` one for each alarm that was raised or ended. A run that goes on at a checkpoint writes
 ``{"resumed_at": step}`` first: it makes later steps again, so what is above that line about them no longer counts.
 A killed run or a full disk may leave a line that was cut short; it counts as not written.
@@ -81,7 +82,8 @@ def read_steps(path: Path, key: str) -> list[Record]:
     found: dict[int, Record] = {}
     for number, record in _lines(path, key):
         if "resumed_at" in record:
-            found = {step: kept for step, kept in found.items() if step <= record["resumed_at"]}
+            # At 0 a run begins anew, its validation before training too.
+            found = {step: kept for step, kept in found.items() if step <= record["resumed_at"] != 0}
         elif not _is_step(record):
             raise _refused(key, path, number)
         else:

@@ -17,7 +17,7 @@ from rejuv_plugin.config import defaults
 from rejuv_plugin.integrations.verl.job import job_of
 from rejuv_plugin.integrations.verl.monitors import watch as module
 from rejuv_plugin.integrations.verl.monitors.hub import Report
-from rejuv_plugin.integrations.verl.monitors.watch import COMPARING, STATE, Watch
+from rejuv_plugin.integrations.verl.monitors.watch import COMPARING, STATE, Watch, last_outputs
 from rejuv_plugin.monitors.history import PLASTICITY, read_steps
 from rejuv_plugin.monitors.monitor import Values
 
@@ -172,16 +172,46 @@ def test_nothing_is_said_of_groups_that_were_filtered(tmp_path: Path, monkeypatc
     assert not judged & {"no_signal", "all_solved", "zero_advantage"}
 
 
-def measured_groups(watched: Watch, monkeypatch: pytest.MonkeyPatch, passed: list[list[int]]) -> dict[str, Any]:
+@pytest.mark.parametrize(("answers", "failing_outputs"), [(8, 9), (1, 3)])
+def test_an_answer_of_several_outputs_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: int, failing_outputs: int
+) -> None:
+    """An agent loop may return many, of which GRPO compares the last of each session; verl copies the reward."""
+    passed = [[0] * (answers - 1) + [1]] * 4
+    once = measured_groups(watch(tmp_path / "once", groups=True), monkeypatch, passed)
+    often = measured_groups(watch(tmp_path / "often", groups=True), monkeypatch, passed, failing_outputs)
+    assert once == often
+    assert once["training/plasticity/pass_rate"] == 1 / answers
+    assert ("training/plasticity/zero_advantage_groups" in once) == (answers > 1)
+
+
+def test_verls_keys() -> None:
+    # A tenth output comes after the ninth.
+    keys = [f"a_b_0_{index}" for index in range(11)] + ["a_b_1_0", "of-another-kind", "of_another_kind"]
+    assert last_outputs(keys) == ["a_b_0_10", "a_b_1_0", "of-another-kind", "of_another_kind"]
+
+
+def measured_groups(
+    watched: Watch, monkeypatch: pytest.MonkeyPatch, passed: list[list[int]], failing_outputs: int = 1
+) -> dict[str, Any]:
     """The metrics of the last of twelve steps, with the scores of each prompt's answers."""
-    rows = [(uid, score) for uid, group in enumerate(passed) for score in group]
-    data = {"uid": [uid for uid, _ in rows], "rm_scores": torch.tensor([[0.0, float(score)] for _, score in rows])}
-    monkeypatch.setattr(module.transfer_queue, "kv_batch_get", lambda **_: data)
-    batch = SimpleNamespace(keys=list(range(len(rows))), tags=[{}] * len(rows), partition_id="train")
+    rows = {
+        f"{uid}_{session}_{index}": (uid, score)
+        for uid, group in enumerate(passed)
+        for session, score in enumerate(group)
+        for index in range(1 if score else failing_outputs)
+    }
+
+    def get(keys: list[str], **_: Any) -> dict[str, Any]:
+        scores = torch.tensor([[0.0, float(rows[key][1])] for key in keys])
+        return {"uid": [rows[key][0] for key in keys], "rm_scores": scores}
+
+    monkeypatch.setattr(module.transfer_queue, "kv_batch_get", get)
+    batch = SimpleNamespace(keys=list(rows), tags=[{}] * len(rows), partition_id="train")
     metrics: dict[str, Any] = {}
     for step in range(1, 13):
         watched.measure(SimpleNamespace(actor_rollout_wg=Workers(), global_steps=step), batch, metrics)
-    return metrics
+    return {name: value for name, value in metrics.items() if not name.startswith("timing_s/")}
 
 
 def test_every_estimator_of_verl_is_sorted() -> None:

@@ -219,6 +219,26 @@ def test_a_head_counts_where_it_is_a_weight_of_its_own(monkeypatch: pytest.Monke
     assert monitor.sums()["update_of"].sum() == (2 if tied else 4)
 
 
+@pytest.mark.parametrize("way", ["quantised", "differences"])
+def test_what_is_streamed_in_place_of_weights_is_no_weight(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr(stream.dist, "get_rank", lambda: 0)
+    config = transformers.Qwen3Config(num_hidden_layers=2)
+    codes = {"model.norm.weight_packed": torch.ones(2, dtype=torch.uint8)}
+    engine = SimpleNamespace(
+        model_config=SimpleNamespace(hf_config=config),
+        get_per_tensor_param=lambda: (codes.items(), None),
+        get_per_tensor_param_delta_shard=lambda **_: (iter(()), None),
+        _qat_enabled=way == "quantised",
+    )
+    monitor = stream.StreamedWeights(engine, 64, None)
+    if way == "quantised":
+        assert dict(engine.get_per_tensor_param()[0]) == codes
+    else:
+        assert list(engine.get_per_tensor_param_delta_shard()[0]) == []
+    with pytest.raises(NotImplementedError, match="QAT" if way == "quantised" else "delta_sharded"):
+        monitor.sums()
+
+
 def test_groups() -> None:
     prompts = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     scores = [1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0]

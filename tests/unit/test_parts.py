@@ -133,7 +133,10 @@ def test_buffers_that_loaders_compute_may_be_stored_on_one_side(tmp_path: Path, 
     """Rotary frequencies of Llama 2's time, causal masks of GPT-NeoX's: today's transformers does not save them."""
     make_pair(tmp_path)
     stored = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
-    stored |= {"model.layers.0.attention.bias": torch.ones(1, 1, 4, 4), "model.layers.0.attention.masked_bias": torch.tensor(-1e9)}
+    stored |= {
+        "model.layers.0.attention.bias": torch.ones(1, 1, 4, 4),
+        "model.layers.0.attention.masked_bias": torch.tensor(-1e9),
+    }
     set_weights(tmp_path / side, weights(tmp_path / side) | stored)
     run(tmp_path)
     assert_parts(tmp_path, set(stored) if side == "sft" else set())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from html_page import Page, checked
-from monitored_runs import CATALOGUE, LAYERS, steps_of, write_run
+from monitored_runs import CATALOGUE, LAYERS, VALIDATION, steps_of, write_run
 
 from rejuv_plugin.cli import main
 from rejuv_plugin.errors import InputError
@@ -162,7 +162,45 @@ def test_a_long_run_of_a_deep_model_keeps_the_limit(tmp_path: Path) -> None:
     runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=320, layers=40)], "DIR")
     many = [replace(runs[0], name=f"run {index}") for index in range(12)]
     text = " ".join(checked(page(many, CATALOGUE)).texts)
-    assert "each point: mean over up to 3 steps" in text
+    assert "each point: mean over up to 2 steps" in text
+
+
+def test_alarms_of_the_first_steps_are_on_the_picture_however_long_the_run(tmp_path: Path) -> None:
+    history, told = History(tmp_path / PLASTICITY), History(tmp_path / ALARMS)
+    for step in range(1, 2001):
+        history.add(step_record(step, {"training/plasticity/zero_advantage_groups": 0.7}, {}))
+    alarm = {"name": "zero_advantage", "event": "raised", "seen": "0.7", "since": 1, "step": 7}
+    told.add(alarm)
+    text = page(load_runs([tmp_path], "DIR"), ())
+    assert 'class="mark' in text
+    assert "Curves over steps 1 to 2000" in text
+
+
+def test_the_validation_before_training_is_the_first(tmp_path: Path) -> None:
+    """As where a run validates at its ends alone."""
+    history = History(tmp_path / PLASTICITY)
+    history.add(step_record(0, {VALIDATION: 0.361}, {}))
+    for step in range(1, 41):
+        history.add(step_record(step, {"critic/score/mean": 0.5} | ({VALIDATION: 0.826} if step == 40 else {}), {}))
+    texts = " ".join(checked(page(load_runs([tmp_path], "DIR"), ())).texts)
+    assert "0.361 (0) → 0.826 (40)" in texts
+    assert "40 steps, 1 to 40" in texts
+    # Begun anew in the same directory, without one.
+    history = History(tmp_path / PLASTICITY)
+    history.add(step_record(1, {"critic/score/mean": 0.5, VALIDATION: 0.4}, {}))
+    texts = " ".join(checked(page(load_runs([tmp_path], "DIR"), ())).texts)
+    assert "0.361" not in texts
+    assert "0.4 (1)" in texts
+
+
+def test_many_runs_lose_the_files_of_maps_before_points(tmp_path: Path) -> None:
+    runs = load_runs([write_run(tmp_path / "a", 0, 0.3, 0.1, steps=300, layers=48)], "DIR")
+    many = [replace(runs[0], name=f"run {index}") for index in range(8)]
+    seen = checked(page(many, CATALOGUE))
+    files = [link["download"] for link in seen.links if link.get("download", "").endswith(".csv")]
+    assert not [name for name in files if "run_1" in name]
+    assert [name for name in files if name.startswith("entropy")]
+    assert "each point: mean" not in " ".join(seen.texts)
 
 
 def test_what_no_page_can_hold_is_refused(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

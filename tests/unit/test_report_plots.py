@@ -8,6 +8,7 @@ import struct
 import zlib
 
 from rejuv_plugin.report.page.axes import names, numbers, scale, step_ticks
+from rejuv_plugin.report.page.document import Detail
 from rejuv_plugin.report.page.plot import thinned
 from rejuv_plugin.report.runs.layer_map import Rows, layer_map
 
@@ -46,18 +47,18 @@ def test_names_say_what_they_share_once_and_slant_where_they_would_touch() -> No
     assert len(names([str(index) * 9 for index in range(100)], "checkpoint", 300).ticks) == 25
 
 
-def test_thinning_keeps_the_mean_and_the_last_step() -> None:
+def test_thinning_keeps_the_mean_of_values_and_of_steps() -> None:
     points = [(step, float(step)) for step in range(1, 101)]
     thin = thinned(points, 30)
-    assert thin[0] == (4, 2.5)
-    assert thin[-1] == (100, 98.5)
+    assert thin[0] == (3, 2.5)
+    assert thin[-1] == (99, 98.5)
     assert len(thin) == 25
     assert thinned([], 30) == []
 
 
 def test_a_map_is_a_picture_of_its_values_with_the_first_layer_at_the_bottom() -> None:
     rows: Rows = [(1, [None, 0.0]), (2, [0.5, 1.0])]
-    html = layer_map("a", "nats", rows, (0.0, 1.0), 10, "m", "run")
+    html = layer_map("a", "nats", rows, (0.0, 1.0), Detail(10, 10, True), "m", "run")
     data = base64.b64decode(html.partition("data:image/png;base64,")[2].partition('"')[0])
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", data[16:24]) == (2, 2)

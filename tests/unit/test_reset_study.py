@@ -83,6 +83,34 @@ def test_every_start_is_what_its_arm_says(out: Path, tmp_path: Path, name: str) 
         assert {k: v for k, v in found.settings.items() if k in arm.reset} == arm.reset
 
 
+def test_rows_of_other_models_are_not_added_to(tmp_path: Path) -> None:
+    """As where an output moves to another machine, on which the models were made once more."""
+    models, rows, runs = tmp_path / "models", tmp_path / "rows.jsonl", []
+
+    def run(name: str, arm: arms.Arm, seed: int, *args: object) -> study.Row:
+        runs.append(name)
+        level = {source: {"pass_at_1": 0.5} for source in ("nav_in", "nav_out")}
+        setup = study.setup_of(arm, RL())
+        return {"arm": name, "seed": seed, "setup": setup, "share_reset": 0.0, "seconds": 1.0} | dict.fromkeys(
+            ("before", "after"), level
+        )
+
+    def go_on(*names: str, seed: int = 3) -> None:
+        study.run_missing({name: arms.ARMS[name] for name in names}, seed, models, rows, RL(), run=run)
+
+    (models / "base").mkdir(parents=True)
+    (models / "base" / "model.safetensors").write_bytes(b"one machine's")
+    go_on("over")
+    go_on("over", "fusion")
+    assert runs == ["over", "fusion"]
+    (models / "base" / "model.safetensors").write_bytes(b"another's")
+    with pytest.raises(SystemExit, match=r"rows.jsonl: expected rows of the models in .*, got some of others"):
+        go_on("reset")
+    go_on("reset", seed=4)
+    assert runs == ["over", "fusion", "reset"]
+    assert len({row["models"] for row in study.read_rows(rows)}) == 2
+
+
 def test_paired_statistics() -> None:
     ours, theirs = {1: 0.5, 2: 0.7, 3: 0.6, 9: 0.0}, {1: 0.4, 2: 0.5, 3: 0.5, 8: 1.0}
     found = analyse.paired(ours, theirs)

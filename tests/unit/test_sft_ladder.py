@@ -170,6 +170,15 @@ def test_two_setups_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch
         outcome.main()
 
 
+def test_two_sets_of_models_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = results / "rows" / "seed3.jsonl"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | {"models": "abc"}), *rest]) + "\n")
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(results), "--output", str(results / "out")])
+    with pytest.raises(SystemExit, match="rows of seed 3: expected one set of models, got two"):
+        outcome.main()
+
+
 def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
     """The tables of kept rows, which must be the kept tables."""
     monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to), *more])

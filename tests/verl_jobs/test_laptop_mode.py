@@ -31,7 +31,7 @@ def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Pat
         *DETERMINISTIC, *TWO_WORKERS, "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
         f"rejuvenation.cache_dir={tmp_path}/cache",
         "actor_rollout_ref.actor.strategy=fsdp", "actor_rollout_ref.actor.use_kl_loss=True",
-        "trainer.save_freq=2", "trainer.resume_mode=auto", "trainer.total_epochs=100",
+        "trainer.save_freq=2", "trainer.resume_mode=auto", "trainer.total_epochs=100", VALIDATION[0],
     ]  # fmt: skip
     process = job.start()
     deadline = time.monotonic() + 300
@@ -65,7 +65,10 @@ def test_killed_and_resumed_is_the_uninterrupted_run(models: Path, tmp_path: Pat
         assert seen["grad_norm"] == pytest.approx(whole[step]["actor/grad_norm"], rel=1e-5)
         assert seen["drift_start"] > seen["update_ratio"] > 0
     steps = read_steps(checkpoints / "plasticity.jsonl", "run")
-    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert [row["step"] for row in steps] == [0, 1, 2, 3, 4]
+    validated = {name: value for name, value in whole[0].items() if name.startswith("val-")}
+    assert steps[0]["metrics"] == validated, "of the start, and not of step 2, where the run went on"
+    assert validated
     assert "off from step" not in job.log
     weights = job.final_weights()
     assert [name for name in others if not torch.equal(weights[name], others[name])] == []

@@ -63,6 +63,13 @@ class RejuvenationMixin:
             # verl has already counted to the first step; the transform belongs to the state before it.
             self.logger.log(data=self._rejuvenated.metrics, step=self.global_steps - 1)
 
+    def _validate(self) -> dict[str, float]:
+        metrics: dict[str, float] = super()._validate()  # type: ignore[misc]
+        # Later ones are among the metrics of a step, and a resumed run's first one is that of the step it goes on at.
+        if self._watch is not None and self.global_steps == 0:
+            self._watch.before_training(metrics)
+        return metrics
+
     def on_step_end(self) -> None:
         if self._watch is not None:
             # Before super(), which wakes the rollout: afterwards the memory of colocated devices is the rollout's.

@@ -22,7 +22,7 @@ def page(metrics: Mapping[str, Any]) -> str:
             page could hold it.
     """
     found = read(metrics)
-    return fitting(lambda most: _page(found, most), FILE, counted(len(found.checkpoints), "checkpoint"))
+    return fitting(lambda detail: _page(found, detail.points), FILE, counted(len(found.checkpoints), "checkpoint"))
 
 
 def _page(found: Diagnosis, most: int) -> str:

@@ -3,6 +3,7 @@
 """The file: one HTML document that loads nothing, runs nothing and stays below a limit."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ... import __version__
@@ -12,7 +13,26 @@ from .style import STYLE
 from .text import safe
 
 LIMIT = 5_000_000
-"""Bytes of a page; curves are thinned until it is kept."""
+"""Bytes of a page; what is drawn gets less until it is kept."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of a page is drawn."""
+
+    points: int
+    """Of a curve, at most."""
+    columns: int
+    """Of a map over time, at most."""
+    files: bool
+    """Whether maps can be saved."""
+
+
+# What is looked at last goes first: files of maps, then their columns, and the curves at the end.
+_DETAILS = (
+    *(Detail(300, 100, True), Detail(300, 100, False), Detail(300, 30, False), Detail(300, 10, False)),
+    *(Detail(points, 10, False) for points in (150, 75, 30, 10)),
+)
 
 _GENERATOR = '<meta name="generator" content="rejuv report">'
 
@@ -42,19 +62,19 @@ def is_report(path: Path) -> bool:
         return _GENERATOR.encode() in file.read(1000)
 
 
-def fitting(draw: Callable[[int], str], key: str, got: str) -> str:
-    """A page below `LIMIT`, with as many points a curve as it can hold.
+def fitting(draw: Callable[[Detail], str], key: str, got: str) -> str:
+    """A page below `LIMIT`, with as much detail as it can hold.
 
     Args:
-        draw: makes the page with at most that many points a curve.
+        draw: makes the page.
         key: how the error names what was given.
         got: what was given, in words.
 
     Raises:
         InputError: named ``key``; so much was given that no page could hold it.
     """
-    for most in (300, 150, 75, 30, 10):
-        text = draw(most)
+    for detail in _DETAILS:
+        text = draw(detail)
         if len(text.encode()) < LIMIT:
             return text
     raise InputError(key, f"what fits on a page of {LIMIT / 1e6:g} MB", got, "compare fewer at a time")

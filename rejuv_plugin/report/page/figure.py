@@ -46,7 +46,14 @@ class Words:
     """Name of the downloads, without a suffix; any letters."""
 
 
-def figure(words: Words, drawing: Drawing, keys: Sequence[Key], rows: Iterable[Sequence[object]], identity: str) -> str:
+def figure(
+    words: Words,
+    drawing: Drawing,
+    keys: Sequence[Key],
+    rows: Iterable[Sequence[object]],
+    identity: str,
+    files: bool = True,
+) -> str:
     """An HTML figure.
 
     Args:
@@ -55,8 +62,9 @@ def figure(words: Words, drawing: Drawing, keys: Sequence[Key], rows: Iterable[S
         keys: the legend; none is shown for less than two.
         rows: of the CSV file, its heading first.
         identity: unique in the page.
+        files: whether picture and numbers can be saved.
     """
-    links = f'<span class="save">{svg_link(words, drawing, keys)} {csv_link(rows, words.file)}</span>'
+    links = f'<span class="save">{svg_link(words, drawing, keys)} {csv_link(rows, words.file)}</span>' if files else ""
     note = f"<p>{safe(words.note)}</p>" if words.note else ""
     return (
         f"<figure><figcaption>{links}<b>{safe(words.title)}</b>{note}{_legend(keys)}</figcaption>"

@@ -84,12 +84,12 @@ def rows(panels: Sequence[Panel], bottom: Bottom, keys: Sequence[Key], head: Seq
 
 
 def thinned(points: Points, most: int) -> Points:
-    """At most ``most`` points: means over equally many successive ones, at the last step of each."""
+    """At most ``most`` points: means over equally many successive ones, at the middle one's step."""
     if len(points) <= most:
         return points
     every = -(-len(points) // most)
     chunks = [points[start : start + every] for start in range(0, len(points), every)]
-    return [(chunk[-1][0], fmean(value for _, value in chunk)) for chunk in chunks]
+    return [(chunk[len(chunk) // 2][0], fmean(value for _, value in chunk)) for chunk in chunks]
 
 
 def _panel(panel: Panel, bottom: Bottom, keys: Sequence[Key], top: float, inner: float) -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A layered metric over time: layers by steps, a colour for each value."""
 
+from ..page.document import Detail
 from ..page.figure import Words, figure
 from ..page.heat import Side, ends, heat
 
@@ -10,7 +11,7 @@ Rows = list[tuple[int, list[float | None]]]
 
 
 def layer_map(
-    title: str, unit: str, rows: Rows, limits: tuple[float, float], most: int, identity: str, run: str
+    title: str, unit: str, rows: Rows, limits: tuple[float, float], detail: Detail, identity: str, run: str
 ) -> str:
     """An HTML figure.
 
@@ -19,11 +20,12 @@ def layer_map(
         unit: of its values.
         rows: by ascending step, at least one; a row may be shorter than others.
         limits: the smallest and largest value of the colours, the same in all maps of a metric.
-        most: columns; of more rows, equally spaced ones are drawn, the last among them.
+        detail: of more rows than its columns equally spaced ones are drawn, the last among them.
         identity: unique in the page.
         run: name of the run.
     """
-    every = -(-len(rows) // most)
+    measured = len(rows)
+    every = -(-measured // detail.columns)
     rows = rows[::-1][::every][::-1]
     layers = max(1, *(len(values) for _, values in rows))
     padded = [(step, [*values, *[None] * (layers - len(values))]) for step, values in rows]
@@ -36,4 +38,6 @@ def layer_map(
     )
     said = f"Heat map of {layers} layers over {len(rows)} measurements, from {limits[0]:.3g} to {limits[1]:.3g}."
     table = [("step", *(f"layer {layer}" for layer in range(layers))), *((step, *values) for step, values in padded)]
-    return figure(Words(f"{title} of {run}", "", said, f"{title} {run}"), drawing, (), table, identity)
+    note = f"{len(rows)} of {measured} measurements" if len(rows) < measured else ""
+    words = Words(f"{title} of {run}", note, said, f"{title} {run}")
+    return figure(words, drawing, (), table, identity, files=detail.files)

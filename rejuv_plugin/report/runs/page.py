@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...checkpoint.small_file import write_text
 from ...monitors.metric import Metric
-from ..page.document import document, fitting
+from ..page.document import Detail, document, fitting
 from ..page.text import counted, safe
 from .meaning import Meanings
 from .run import Run
@@ -21,7 +21,7 @@ def write(runs: Sequence[Run], catalogue: Sequence[Metric], path: Path) -> None:
 
 
 def page(runs: Sequence[Run], catalogue: Sequence[Metric]) -> str:
-    """The page; the same for the same input. Of very many runs or metrics fewer points are drawn, to keep the limit.
+    """The page; the same for the same input. Of very many runs or metrics less is drawn, to keep the limit.
 
     Args:
         runs: at least one, in the order of their colours.
@@ -31,19 +31,19 @@ def page(runs: Sequence[Run], catalogue: Sequence[Metric]) -> str:
         InputError: so many runs that no page could hold them.
     """
     meanings = Meanings(catalogue)
-    return fitting(lambda most: _page(runs, meanings, most), "DIR", counted(len(runs), "run"))
+    return fitting(lambda detail: _page(runs, meanings, detail), "DIR", counted(len(runs), "run"))
 
 
-def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
+def _page(runs: Sequence[Run], meanings: Meanings, detail: Detail) -> str:
     names = [run.name for run in runs]
     title = f"RL and plasticity: {', '.join(names)}" if len(names) < 4 else f"RL and plasticity of {len(names)} runs"
     parts = [cards(runs), comparison(runs)]
     sections = grouped(runs)
     for index, (section, metrics) in enumerate(sections):
-        figures = "".join(figures_of(section, metrics, runs, meanings, most))
+        figures = "".join(figures_of(section, metrics, runs, meanings, detail.points))
         blurb = f'<p class="soft">{safe(section.blurb)}</p>' if section.blurb else ""
         parts.append(f'<h2 id="s{index}">{safe(section.title)}</h2>{blurb}<div class="figures">{figures}</div>')
-    maps = _maps(runs, meanings, most)
+    maps = _maps(runs, meanings, detail)
     parts += [maps, last_values(runs, meanings), glossary(meanings)]
     links = [("verdict", "Verdict"), *((f"s{index}", section.title) for index, (section, _) in enumerate(sections))]
     links += [("layers", "Layers")] if maps else []
@@ -51,9 +51,9 @@ def _page(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
     return document(title, links, "".join(parts))
 
 
-def _maps(runs: Sequence[Run], meanings: Meanings, most: int) -> str:
+def _maps(runs: Sequence[Run], meanings: Meanings, detail: Detail) -> str:
     names = sorted({name for run in runs for name in run.layers})
-    found = [(name, maps_of(name, runs, meanings, max(10, most // 3), f"m{i}")) for i, name in enumerate(names)]
+    found = [(name, maps_of(name, runs, meanings, detail, f"m{i}")) for i, name in enumerate(names)]
     blocks = [
         f'<details{" open" if index == 0 else ""}><summary>{safe(name)}</summary><div class="figures">{"".join(maps)}'
         "</div></details>"

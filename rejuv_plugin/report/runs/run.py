@@ -87,8 +87,9 @@ def _load(path: Path, given: Path, name: str) -> Run:
         could |= judged_now
     measured_for = [rule.name for rule in RULES if all(name in metrics for name in rule.reads)]
     judged = [rule.name for rule in RULES if rule.name in could]
-    first, last = records[0]["step"], records[-1]["step"]
-    return Run(name, first, last, len(records), metrics, layers, _raised(alarms), measured_for, judged)
+    # Step 0 is no step of training; a run may have got no further.
+    trained = [record["step"] for record in records if record["step"]] or [0]
+    return Run(name, trained[0], trained[-1], len(trained), metrics, layers, _raised(alarms), measured_for, judged)
 
 
 def _judged_now(records: Sequence[Record]) -> tuple[list[Record], set[str]]:

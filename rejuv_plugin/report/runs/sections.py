@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...monitors.rules import RULES
 from ..page.axes import steps
+from ..page.document import Detail
 from ..page.figure import Key, Words, figure
 from ..page.plot import Line, Panel, Points, plot, rows, style_of, thinned
 from ..page.sections import Section, sorted_into
@@ -71,13 +72,22 @@ def figures_of(section: Section, names: Sequence[str], runs: Sequence[Run], mean
     for index, (title, group) in enumerate(groups):
         panels = [_panel(name, runs, meanings, most) for name in group]
         identity = f"{section.prefixes[0]}{index}".replace("/", "-")
-        found.append(_curves(title, panels, runs, _note(group, runs, meanings, most), identity))
+        found.append(_curves(title, panels, runs, _reached(group, runs), _note(group, runs, meanings, most), identity))
     return found
 
 
-def _curves(title: str, panels: Sequence[Panel], runs: Sequence[Run], note: str, identity: str) -> str:
+def _reached(names: Sequence[str], runs: Sequence[Run]) -> list[int]:
+    """First and last steps that some of the metrics were measured at, however few points are drawn."""
+    measured = [points for run in runs for name, points in run.metrics.items() if base_of(name) in names]
+    return [int(points[end][0]) for points in measured for end in (0, -1)]
+
+
+def _curves(
+    title: str, panels: Sequence[Panel], runs: Sequence[Run], reached: Sequence[int], note: str, identity: str
+) -> str:
     keys = [Key(style_of(index), run.name) for index, run in enumerate(runs)]
-    bottom = steps((int(step) for panel in panels for line in panel.lines for step, _ in line.points), "RL step")
+    # Alarms on a metric that is measured seldom may have been raised by another one, before or after.
+    bottom = steps([*reached, *(int(step) for panel in panels for _, step, _ in panel.marks)], "RL step")
     shown = sorted({line.key for panel in panels for line in panel.lines})
     legend = [keys[index] for index in shown] if len(runs) > 1 else []
     said = f"Curves over steps {bottom.low} to {bottom.high} of {counted(len(shown), 'run')}. {note}"
@@ -86,12 +96,14 @@ def _curves(title: str, panels: Sequence[Panel], runs: Sequence[Run], note: str,
 
 
 def grouped(runs: Sequence[Run]) -> list[tuple[Section, list[str]]]:
-    """Sections that have something to show, with their metrics; all quantiles of a layered metric are one."""
+    """Sections that have something to show, with their metrics; all quantiles of a layered metric are one. Of verl's
+    ``val-aux/``, dozens of statistics of each validation, the last values must do."""
     names = {base_of(name) for run in runs for name in run.metrics if not hidden(name)}
+    names = {name for name in names if not name.startswith("val-aux/")}
     return sorted_into(sorted(names), SECTIONS)
 
 
-def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, most: int, identity: str) -> list[str]:
+def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, detail: Detail, identity: str) -> list[str]:
     """A heat map for each run that has the layered metric ``name``, all with the same colours."""
     has = [run for run in runs if run.layers.get(name)]
     values = [v for run in has for _, row in run.layers[name] for v in row if v is not None]
@@ -99,7 +111,7 @@ def maps_of(name: str, runs: Sequence[Run], meanings: Meanings, most: int, ident
         return []
     limits, unit = (min(values), max(values)), meanings.of(name).axis
     return [
-        layer_map(_title(name), unit, run.layers[name], limits, most, f"{identity}r{index}", run.name)
+        layer_map(_title(name), unit, run.layers[name], limits, detail, f"{identity}r{index}", run.name)
         for index, run in enumerate(has)
     ]
 

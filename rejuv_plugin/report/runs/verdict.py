@@ -84,7 +84,7 @@ def comparison(runs: Sequence[Run]) -> str:
     rows = [[run.name, *(_change(run.metrics.get(name), name) for name, _ in shown)] for run in runs]
     edge = (
         f"mean of the first {_EDGE} → of the last {_EDGE} values, of fewer than {2 * _EDGE} of each half; "
-        "validation: first → last"
+        "validation: first → last, with their steps"
     )
     return (
         f'<h2>At a glance</h2><p class="soft">{safe(edge)}</p>'
@@ -96,7 +96,11 @@ def _change(points: Points | None, name: str) -> str:
     if not points:
         return short(None)
     values = [value for _, value in points]
-    edge = 1 if name.startswith("val-core/") else max(1, min(_EDGE, len(values) // 2))
+    if len(values) == 1:
+        return f"{short(values[0])} ({points[0][0]})"
+    if name.startswith("val-core/"):
+        return " → ".join(f"{short(value)} ({step})" for step, value in (points[0], points[-1]))
+    edge = max(1, min(_EDGE, len(values) // 2))
     return f"{short(fmean(values[:edge]))} → {short(fmean(values[-edge:]))}"
 
 

@@ -15,7 +15,7 @@ from ....monitors.neurons import NeuronMonitor
 from ....probe.decoder import ModelShape, decoder_layers
 from ....probe.experts import Routed, experts_of, one_by_one
 from .guarded import Guard
-from .sites import NOBODY, Hooks, Layout, Span, Turns, Watched, neuron_hooks, rank_hooks
+from .sites import NOBODY, Hooks, Layout, Span, Watched, neuron_hooks, rank_hooks
 
 _KEY = "rejuvenation.monitors"
 
@@ -70,7 +70,7 @@ class FsdpSites:
                 f"ulysses_sequence_parallel_size {self._engine.ulysses_sequence_parallel_size}",
                 f"set {_KEY}.attention=false",
             )
-        turns = {module: Turns() for module in modules}
+        turns = {module: hooks.turns(monitor.name, module, guard) for module in modules}
 
         @guard
         def see(module: nn.Module, query: Tensor, key: Tensor, options: dict[str, Any]) -> None:

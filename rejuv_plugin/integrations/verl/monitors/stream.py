@@ -31,7 +31,11 @@ class StreamedWeights(WeightsMonitor):
         # As transformers ties: by the whole model's flag, which that of its language model may lack or contradict.
         self._tied = bool(getattr(engine.model_config.hf_config, "tie_word_embeddings", False))
         self._guard, self._off = Guard(), False
+        if getattr(engine, "_qat_enabled", False):
+            self._guard.error = NotImplementedError("quantised weights are streamed (QAT), not those that are trained")
         engine.get_per_tensor_param = self._watched(engine.get_per_tensor_param)
+        if differences := getattr(engine, "get_per_tensor_param_delta_shard", None):
+            engine.get_per_tensor_param_delta_shard = self._unwatched(differences)
 
     def _watched(self, stream_of: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(stream_of)
@@ -44,6 +48,14 @@ class StreamedWeights(WeightsMonitor):
             elif self.here and not (self._off or self._guard.error):
                 weights = self.watch(weights)
             return weights, peft
+
+        return stream
+
+    def _unwatched(self, stream_of: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(stream_of)
+        def stream(*args: Any, **kwargs: Any) -> Any:
+            self._guard.error = NotImplementedError("what changed is streamed (delta_sharded), not the weights")
+            return stream_of(*args, **kwargs)
 
         return stream
 

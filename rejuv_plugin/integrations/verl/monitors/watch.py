@@ -89,6 +89,13 @@ class Watch:
             self._steps = History(self._directory / PLASTICITY, trainer.global_steps)
             self._raised = History(self._directory / ALARMS, trainer.global_steps)
 
+    def before_training(self, metrics: dict[str, Any]) -> None:
+        """Keep verl's validation of a new run's start, as step 0."""
+        if self._off or not self._steps:
+            return
+        with self._guarded(0), self._kept(0):
+            self._steps.add(step_record(0, _of_verl(metrics), {}))
+
     def save(self, trainer: Any, folder: str) -> None:
         """Keep in a checkpoint's ``folder`` what `begin` needs."""
         if self._off:
@@ -122,7 +129,7 @@ class Watch:
             self._since_start(values)
             found = {f"{ACTOR}{name}": value for name, value in values.flat(each=self._settings.per_layer).items()}
             found |= {f"{TRAINER}{name}": value for name, value in self._groups(batch).items()}
-            seen = {name: float(value) for name, value in metrics.items() if name.startswith(_VERLS_OWN)} | found
+            seen = _of_verl(metrics) | found
             raised = self._judge(trainer.global_steps, seen)
             metrics |= found
             if self._alarms:
@@ -178,7 +185,7 @@ class Watch:
             return {}
         rows = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = transfer_queue.kv_batch_get(
-            keys=rows, partition_id=batch.partition_id, select_fields=["uid", "rm_scores"]
+            keys=last_outputs(rows), partition_id=batch.partition_id, select_fields=["uid", "rm_scores"]
         )
         scores = [float(each.sum()) for each in data["rm_scores"].unbind()]
         prompts = [str(uid) for uid in data["uid"]]
@@ -195,3 +202,21 @@ class Watch:
                 if self._raised:
                     self._raised.add(alarm.to_json())
         return any(not alarm.ended for alarm in alarms)
+
+
+def _of_verl(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if name.startswith(_VERLS_OWN)}
+
+
+def last_outputs(keys: Sequence[str]) -> list[str]:
+    """Of an answer that an agent loop gave in several outputs, its last: the others have the same reward once more.
+
+    Args:
+        keys: verl's, ``{uid}_{session}_{index}``.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for key in keys:
+        session, _, index = key.rpartition("_")
+        session, at = (session, int(index)) if index.isdecimal() else (key, 0)
+        found[session] = max(found.get(session, (-1, "")), (at, key))
+    return [key for _, key in found.values()]
