@@ -139,7 +139,7 @@ def run_missing(
     ``run`` is called as ``run_arm``. Rows of the same seed from other models end it.
     """
     read, bits = read_rows(rows), bits_of(models)
-    if any(row["seed"] == seed and row.get("models") != bits for row in read):
+    if any(row["seed"] == seed and row.get("weights") != bits for row in read):
         raise SystemExit(
             f"{rows}: expected rows of the models in {models}, got some of others. Fix: another directory."
         )
@@ -147,7 +147,7 @@ def run_missing(
     for name, arm in arms.items():
         if (seed, name, setup_of(arm, rl, settings)) in done:
             continue
-        row = run(name, arm, seed, models, rl, settings) | {"models": bits}
+        row = run(name, arm, seed, models, rl, settings) | {"weights": bits}
         with rows.open("a") as file:
             file.write(json.dumps(rounded(row)) + "\n")
         inside, outside = (

@@ -60,7 +60,7 @@ def by_start(read: list[dict[str, Any]]) -> dict[str, dict[int, Row]]:
     found: dict[str, dict[int, Row]] = {}
     models: dict[int, Any] = {}
     for row in read:
-        if models.setdefault(row["seed"], row.get("models")) != row.get("models"):
+        if models.setdefault(row["seed"], row.get("weights")) != row.get("weights"):
             raise SystemExit(
                 f"rows of seed {row['seed']}: expected one set of models, got two. Fix: a directory for each."
             )
@@ -200,19 +200,12 @@ def tuning_table(rows: Rows, tunings: Mapping[int, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
-    parser.add_argument(
-        "--before-rl",
-        type=Path,
-        metavar="RESULTS",
-        help="Where diagnosis/ and tuning/ of the same models are, if with other runs of RL.",
-    )
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     rows = by_start([row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)])
     if not rows:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
-    before_rl = args.before_rl or args.results
-    diagnoses, tunings = read_all(before_rl / "diagnosis"), read_all(before_rl / "tuning")
+    diagnoses, tunings = read_all(args.results / "diagnosis"), read_all(args.results / "tuning")
     compared = {**rows, **{name: pooled(rows, arms) for name, (_, arms) in POOLS.items()}}
     named = {**STARTS, **{name: Start(says) for name, (says, _) in POOLS.items()}}
     sections = {

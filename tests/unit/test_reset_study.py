@@ -108,7 +108,7 @@ def test_rows_of_other_models_are_not_added_to(tmp_path: Path) -> None:
         go_on("reset")
     go_on("reset", seed=4)
     assert runs == ["over", "fusion", "reset"]
-    assert len({row["models"] for row in study.read_rows(rows)}) == 2
+    assert len({row["weights"] for row in study.read_rows(rows)}) == 2
 
 
 def test_paired_statistics() -> None:

@@ -173,15 +173,15 @@ def test_two_setups_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch
 def test_two_sets_of_models_are_not_mixed(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = results / "rows" / "seed3.jsonl"
     first, *rest = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps(json.loads(first) | {"models": "abc"}), *rest]) + "\n")
+    path.write_text("\n".join([json.dumps(json.loads(first) | {"weights": "abc"}), *rest]) + "\n")
     monkeypatch.setattr(sys, "argv", ["outcome.py", str(results), "--output", str(results / "out")])
     with pytest.raises(SystemExit, match="rows of seed 3: expected one set of models, got two"):
         outcome.main()
 
 
-def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
+def made_again(kept: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The tables of kept rows, which must be the kept tables."""
-    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to), *more])
+    monkeypatch.setattr(sys, "argv", ["outcome.py", str(kept), "--output", str(to)])
     outcome.main()
     assert (to / "result.md").read_text() == (kept / "result.md").read_text()
     return (to / "result.md").read_text()
@@ -192,9 +192,11 @@ def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeyp
     readme = (kept.parent / "README.md").read_text()
     verdicts = made_again(kept, tmp_path / "plain", monkeypatch).split("### Verdicts on the held-out seeds")[1]
     assert verdicts.split("###")[0].strip() in readme
-    under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch, "--before-rl", str(kept))
-    for title in ("Paired differences", "Share of the gap", "Verdicts"):
-        assert under_verl.split(f"### {title}")[1].split("###")[0].partition("\n")[2].strip() in readme
+    under_verl = made_again(kept / "under_verl", tmp_path / "verl", monkeypatch)
+    controls = made_again(kept / "under_verl_controls", tmp_path / "controls", monkeypatch)
+    shown = [(under_verl, title) for title in ("Paired differences", "Share of the gap", "Verdicts", "The tuned alpha")]
+    for text, title in [*shown, (controls, "Paired differences")]:
+        assert text.split(f"### {title}")[1].split("###")[0].partition("\n")[2].strip() in readme
 
 
 def test_studies_without_verl_need_nothing_of_its() -> None:
