@@ -3,9 +3,11 @@
 """A tiny base and SFT checkpoint with calibration data, and the reset set that is measured on them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import tiny
 import torch
 from checkpoints import set_weights, weights
@@ -24,6 +26,13 @@ def save_pair(root: Path) -> Path:
     tiny.save_sft(root / "sft", base, scale=0.05)
     (root / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return root
+
+
+def own_copy(pair: Path, to: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to write in and break, which the test then runs in."""
+    shutil.copytree(pair, to, dirs_exist_ok=True)
+    monkeypatch.chdir(to)
+    return to
 
 
 def measured(root: Path, **settings) -> ResetSet:

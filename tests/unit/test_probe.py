@@ -3,7 +3,6 @@
 """From two checkpoints and calibration data to the reset set."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import tiny
 import torch
 from architectures import make, shapes_of
 from checkpoints import edit_json
-from measured_pair import ROWS, measured, save_pair, with_nan
+from measured_pair import ROWS, measured, own_copy, save_pair, with_nan
 from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import plan_fusion, read_inputs
@@ -40,10 +39,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to write in and break."""
-    shutil.copytree(pair, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return own_copy(pair, tmp_path, monkeypatch)
 
 
 def test_entropy() -> None:

@@ -3,14 +3,13 @@
 """The neuron reset by the console command: `rejuv apply --reset-ratio`, and `rejuv reset-set`."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from checkpoints import edit_json, snapshot, weights
-from measured_pair import ROWS, measured, save_pair, with_nan
+from measured_pair import ROWS, measured, own_copy, save_pair, with_nan
 from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import reset_file
@@ -26,10 +25,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to write in and break."""
-    shutil.copytree(pair, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return own_copy(pair, tmp_path, monkeypatch)
 
 
 def command(*arguments: str) -> int:
