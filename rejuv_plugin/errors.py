@@ -20,6 +20,11 @@ class InputError(ValueError):
         return type(self), (self.key, self.expected, self.got, self.fix)
 
 
+def not_readable(key: str, path: object) -> InputError:
+    """For a file that is there and may not be opened: nothing is wrong with what is in it."""
+    return InputError(key, f"{path} to be readable", "no permission", "have it made readable")
+
+
 def one_line(error: object, most: int = 200) -> str:
     """The beginning of what another library says, in at most ``most`` letters, without line breaks."""
     return " ".join(str(error).split())[:most]

@@ -15,7 +15,7 @@ import torch
 from arms import ARMS
 from grpo import RL, train
 from settings import models_dir
-from study import SETTINGS, load, make_start, measure_policy
+from study import SETTINGS, bits_of, load, make_start, measure_policy
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -59,7 +59,7 @@ class Monitors:
         self._tokens.add(*entropy_and_top1(moments(logits, said, at_one)[1:]))
         self._gradients.add((name, p.grad) for name, p in self._model.named_parameters() if p.grad is not None)
         prompts = [str(i) for i in range(len(rewards)) for _ in rewards[i]]
-        found = groups.signals(rewards.flatten().tolist(), prompts, 0.5)
+        found = groups.signals(rewards.flatten().tolist(), prompts, 0.5, compared=True)
         self._found = {f"training/plasticity/{name}": value for name, value in found.items()}
         self._found["critic/score/mean"] = rewards.mean().item()
 
@@ -88,7 +88,8 @@ def run(name: str, seed: int, models: Path, directory: Path, steps: int) -> dict
     base = {name: p.detach() for name, p in load(models / "base")[0].named_parameters()}
     before = measure_policy(model, tokenizer)
     train(model, tokenizer, SETTINGS, RL(steps=steps), seed, Monitors(model, base, directory))
-    result = {"arm": name, "seed": seed, "before": before, "after": measure_policy(model, tokenizer)}
+    ends = {"before": before, "after": measure_policy(model, tokenizer)}
+    result = {"arm": name, "seed": seed, "weights": bits_of(models)} | ends
     (directory / "result.json").write_text(json.dumps(result) + "\n")
     return result
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paired statistics of the study: every arm against another over the same seeds; tables (result.md) and a picture.
 
-python analyse.py rows.jsonl --output out
+python analyse.py out/rows --output out
 """
 
 import argparse
@@ -91,11 +91,11 @@ def values(rows: Mapping[str, Mapping[int, Row]], arm: str, of: Callable[[Row], 
     return {seed: of(row) for seed, row in rows.get(arm, {}).items()}
 
 
-def by_arm(path: Path, rl: RL) -> dict[str, dict[int, Row]]:
+def by_arm(directory: Path, rl: RL) -> dict[str, dict[int, Row]]:
     """Rows by arm and seed; rows of other settings than today's are left out, and counted aloud."""
     found: dict[str, dict[int, Row]] = defaultdict(dict)
     stale = 0
-    for row in read_rows(path):
+    for row in (row for path in sorted(directory.glob("seed*.jsonl")) for row in read_rows(path)):
         if row["arm"] in ARMS and row["setup"] == setup_of(ARMS[row["arm"]], rl):
             found[row["arm"]][row["seed"]] = row
         else:
@@ -144,14 +144,15 @@ def comparisons(
         for where in (IN, OUT):
             found = paired(*(values(rows, arm, lambda r, w=where: after(r, w)) for arm in (ours, theirs)))
             d = found.difference
-            cells += [f"{d:+.3f}", f"{found.positive} of {d.n}", f"{found.p:.2f}"]
+            p = f"{found.p:.2f}" if found.p >= 0.01 else f"{found.p:.3f}"
+            cells += [f"{d:+.3f}", f"{found.positive} of {d.n}", p]
         lines.append(f"| {arms[ours].says}, against {arms[theirs].says} | {d.n} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
+    parser.add_argument("rows", type=Path, help="directory of study.py")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=RL.steps)
     args = parser.parse_args()

@@ -1,8 +1,8 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run arms of the study and keep one row for each in a file: a study that was stopped goes on where it was.
+"""Run arms of the study and keep one row for each in ROWS/seed<N>.jsonl: one that was stopped goes on where it was.
 
-python study.py --seeds 2 3 4 --arms main --models OUT --rows rows.jsonl       (models: ../quickstart/make_models.py)
+python study.py --seeds 2 3 4 --arms main --models OUT --rows OUT/rows         (models: ../quickstart/make_models.py)
 """
 
 import argparse
@@ -181,16 +181,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--arms", nargs="+", default=["main"])
     parser.add_argument("--models", type=Path, required=True, help="the --out that make_models.py was given")
-    parser.add_argument("--rows", type=Path, required=True, help="jsonl file; rows that it has are not run again")
+    parser.add_argument("--rows", type=Path, required=True, help="directory; rows that it has are not run again")
     parser.add_argument("--steps", type=int, default=RL.steps)
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     arms, rl = wanted(args.arms), RL(steps=args.steps)
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    args.rows.mkdir(parents=True, exist_ok=True)
     for seed in args.seeds:
         chosen = {name: ARMS[name] for name in arms}
-        run_missing(chosen, seed, models_dir(args.models, seed, SETTINGS), args.rows, rl)
+        run_missing(chosen, seed, models_dir(args.models, seed, SETTINGS), args.rows / f"seed{seed}.jsonl", rl)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, not_readable
 
 # The limit of the safetensors library itself: a larger length is a file that is not safetensors.
 MAX_HEADER_BYTES = 100_000_000
@@ -76,6 +76,8 @@ def read_header(path: Path, key: str) -> Header:
                 raise _Damaged(f"has no header of a plausible length in its {size} bytes")
             prefix += file.read(length)
         return Header(prefix, _parse(prefix[8:], path.name, 8 + length, size), size)
+    except PermissionError:
+        raise not_readable(key, path) from None
     except (_Damaged, OSError) as error:
         raise InputError(
             key,

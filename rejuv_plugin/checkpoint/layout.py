@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, not_readable
 from .headers import Header, TensorInfo, read_header
 from .refused import no_safetensors, refuse_quantised
 from .source import locate
@@ -150,6 +150,8 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
         raise InputError(
             key, f"{path.name} in {path.parent}", "no such file", "give the directory of a Hugging Face checkpoint"
         ) from None
+    except PermissionError:
+        raise not_readable(key, path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(key, f"{path} to be readable JSON", type(error).__name__, _RESAVE) from None
     if not isinstance(content, dict):

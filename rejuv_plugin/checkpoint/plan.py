@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..config import FusionConfig
-from ..errors import InputError
+from ..errors import InputError, not_readable
 from ..neurons.reset_set import ResetSet
 from .adapter import CONFIG, Adapter, LowRank, is_adapter, merged_side_files, read_adapter
 from .compatible import check_compatible, check_fused_once, twins
@@ -212,7 +212,7 @@ def _readable(plan: Plan) -> Plan:
     """``plan``, whose side files can be read: weight files have been opened for their headers."""
     for path in plan.side_files.values():
         if not os.access(path, os.R_OK):
-            raise InputError(plan.sft.key, f"{path} to be readable", "no permission", "have it made readable")
+            raise not_readable(plan.sft.key, path)
     return plan
 
 

@@ -120,6 +120,14 @@ def _end(path: Path, size: int) -> bytes:
         return file.read(_END_BYTES)
 
 
+def input_digests(inputs: Inputs) -> dict[str, str]:
+    """One SHA-256 for each of ``base`` and ``sft``, over the digests of its files: what a reset set was measured on."""
+    return {
+        side: hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        for side, files in (("base", inputs.base), ("sft", inputs.sft))
+    }
+
+
 def content_key(plan: Plan, inputs: Inputs) -> str:
     """Content address of the output: 64 hexadecimal digits, equal for equal settings and equal input bytes."""
     content = {"format": FORMAT, "settings": settings(plan), "base": dict(inputs.base), "sft": dict(inputs.sft)}
@@ -182,7 +190,7 @@ def manifest(
             **_by_reason(plan),
         },
         "parameters_fused": plan.parameters_fused,
-        **({"reset": _reset(plan, plan.reset)} if plan.reset else {}),
+        **({"reset": _reset(plan, plan.reset, inputs)} if plan.reset else {}),
         "drift_from_base": {
             "sft": _relative([shard.drift_sft for shard in shards]),
             "output": _relative([shard.drift_output for shard in shards]),
@@ -191,8 +199,10 @@ def manifest(
     }
 
 
-def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
+def _reset(plan: Plan, reset: Reset, inputs: Inputs) -> dict[str, Any]:
     chosen = reset.chosen
+    # A set that was made elsewhere may not say.
+    others = [side for side, digest in input_digests(inputs).items() if chosen.inputs.get(side, digest) != digest]
     layers = {module.name: module.layer for module in modules_of(plan.layout.config, plan.layout.shapes, plan.sft.key)}
     return {
         "omega": reset.omega,
@@ -202,6 +212,7 @@ def _reset(plan: Plan, reset: Reset) -> dict[str, Any]:
         "share": shares(chosen, dict.fromkeys(chosen.modules, "all"))["all"],
         "share_by_layer": shares(chosen, layers),
         "share_by_module": shares(chosen),
+        **({"measured_on_another": others} if others else {}),
         "selection": {"settings": dict(chosen.settings), "inputs": dict(chosen.inputs), **chosen.statistics},
     }
 

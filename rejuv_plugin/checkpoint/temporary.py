@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,6 +120,11 @@ def _make(directory: Path, key: str) -> None:
 
 def _rename(directory: Path, output: Path, key: str) -> None:
     try:
+        if output.is_dir():
+            # It was made with a mode for a reason: that a group can write in it, say.
+            shutil.copystat(output, directory)
+            with suppress(OSError):
+                os.chown(directory, -1, output.stat().st_gid)
         # An empty directory at the target is replaced, one that got something in it meanwhile is not.
         directory.rename(output)
     except OSError as error:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, not_readable
 from .digest import digest_files
 from .headers import Header, read_header
 from .layout import MANIFEST, is_side_file
@@ -87,6 +87,8 @@ def _expected(directory: Path, key: str) -> dict[str, tuple[str, int]]:
             outputs = {name: (str(file["digest"]), int(file["size"])) for name, file in record["outputs"].items()}
     except FileNotFoundError:
         raise InputError(key, f"{MANIFEST} in {directory}", "no such file", "give a rejuvenated checkpoint") from None
+    except PermissionError:
+        raise not_readable(key, directory / MANIFEST) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(key, f"{directory / MANIFEST} to be readable", type(error).__name__, _AGAIN) from None
     if algorithm != ALGORITHM:

@@ -13,10 +13,11 @@ import click
 from .. import __version__
 from ..errors import InputError, one_line
 
-# Each command by its module, which is imported when it is asked for: none waits for what another one needs.
+# Each command by its module, which is imported when it is asked for: none waits for what another one needs. In the
+# order of the work.
 _MODULES = {
-    "apply": "apply", "alphas": "alphas", "diagnose": "diagnose", "verify": "verify", "calibrate": "neurons",
-    "reset-set": "neurons", "report": "report", "tune": "tune", "status": "status",
+    "status": "status", "diagnose": "diagnose", "tune": "tune", "apply": "apply", "verify": "verify",
+    "report": "report", "calibrate": "neurons", "reset-set": "neurons", "alphas": "alphas",
 }  # fmt: skip
 
 
@@ -41,7 +42,17 @@ def app() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the console command and exit."""
     try:
-        app(args=argv, prog_name="rejuv")
+        # Of its own errors click prints three lines of usage before the one that says what is wrong.
+        code = app(args=argv, prog_name="rejuv", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "rejuv"
+        print(f"rejuv: {one_line(error.format_message())} Fix: see {command} --help.", file=sys.stderr)
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
     except InputError as error:
         print(f"rejuv: {error}", file=sys.stderr)
         sys.exit(2)
@@ -49,3 +60,5 @@ def main(argv: list[str] | None = None) -> None:
         # A file that cannot be read, a disk that is full: said by the system, and not by a bug of ours.
         print(f"rejuv: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
+    # Of --help and --version, and of a command that ends by click's own exit.
+    sys.exit(code if isinstance(code, int) else 0)

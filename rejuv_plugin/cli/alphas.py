@@ -12,7 +12,7 @@ from ..config import FusionConfig
 from ..errors import InputError
 
 
-@click.command
+@click.command(short_help="An alpha for each tensor, by how far SFT moved it.")
 @click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
 @click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
 @click.option("--alpha", type=float, required=True, help="The alpha of what moved furthest.")

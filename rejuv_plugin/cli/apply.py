@@ -11,7 +11,7 @@ import click
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
-from ..report.apply import not_finite, plan_record, print_plan, summary
+from ..report.apply import measured_on_another, not_finite, plan_record, print_plan, summary
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..checkpoint.progress import Progress
 
 
-@click.command
+@click.command(short_help="Write a checkpoint: alpha * SFT + (1 - alpha) * base.")
 @click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
 @click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
 @click.option("--output", type=PATH, required=True, help="Directory to write; must be new or empty.")
@@ -210,6 +210,8 @@ def apply(
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
         print(("Was there already, whole. " if finished else "") + summary(manifest, entropy, output))
+    if warning := measured_on_another(manifest):
+        print(f"rejuv: warning: {warning}", file=sys.stderr)
     if unknown := not_finite(manifest):
         print(f"rejuv: warning: NaN or infinity in {unknown}: RL will not get far from here", file=sys.stderr)
 

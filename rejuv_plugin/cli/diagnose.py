@@ -14,7 +14,7 @@ from ..errors import InputError
 from .options import PATH, as_options
 
 
-@click.command
+@click.command(short_help="Is a checkpoint over-trained? Measured, without RL.")
 @click.option("--base", required=True, help="Model that SFT started from: directory or hub name.")
 @click.option(
     "--sft", multiple=True, required=True, help="SFT checkpoint; may be given several times, in the order of training."

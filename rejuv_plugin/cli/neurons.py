@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..neurons.reset_set import ResetSet
 
 
-@click.command
+@click.command(short_help="Sample answers of the SFT checkpoint, as data.")
 @click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
 @click.option(
     "--prompts", multiple=True, required=True, help="RL training data, parquet or jsonl; may be given several times."
@@ -73,7 +73,7 @@ def calibrate(
     print(f"{len(pairs)} finished answers to prompts that were drawn: {output}")
 
 
-@click.command
+@click.command(short_help="Show which neurons a reset takes, or how two sets differ.")
 @click.argument("file", type=PATH)
 @click.argument("other", type=PATH, required=False)
 @click.option("--picture", type=PATH, help="Also draw the shares as a heat map, layers by modules, into this PNG file.")

@@ -12,7 +12,7 @@ from .options import PATH
 KEY = "DIR"
 
 
-@click.command
+@click.command(short_help="A page of one RL run, or of several.")
 @click.argument("results", type=PATH, nargs=-1, required=True, metavar=f"{KEY}...")
 @click.option("--output", type=PATH, required=True, help="The .html file to write; an older report is replaced.")
 def report(results: tuple[Path, ...], output: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 
-@click.command
+@click.command(short_help="Does verl load the plugin in this environment?")
 def status() -> None:
     """Say whether verl, in this environment, loads the plugin; run it where your workers run.
 

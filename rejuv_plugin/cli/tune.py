@@ -12,16 +12,16 @@ import click
 from ..config import FusionConfig, ResetConfig, TuningConfig
 from ..config.tuning import numbers
 from ..errors import InputError
+from ..tune.earlier import REPORT, RESULT, is_kept, kept
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
 
-_TUNING, _REPORT = "tuning.json", "report.html"
-_OURS = {_TUNING, "trace.jsonl", _REPORT}
+_OURS = {RESULT, "trace.jsonl", REPORT}
 
 
-@click.command
+@click.command(short_help="Choose alpha by sampled answers, without RL.")
 @click.option("--base", required=True, help="Model the SFT checkpoint started from: directory or hub name.")
 @click.option("--sft", required=True, help="Over-trained SFT checkpoint: directory or hub name.")
 @click.option(
@@ -120,15 +120,17 @@ def tune(
             resets[ratio] = found.chosen
         question = replace(question, resets=resets)
         result = search(question, settings, output, fusion_alone=0.0 in rhos, progress=progress)
-    write_tuning(result, output / _REPORT)
+    write_tuning(result, output / REPORT)
     show(table(result))
     print(f"{result['choice']['says']}.\n{result['seconds']:.0f} s")
-    print(f"to look at: {output / _REPORT}; everything that was measured: {output / _TUNING}")
+    print(f"to look at: {output / REPORT}; everything that was measured: {output / RESULT}")
+    if earlier := kept(output):
+        print(f"earlier results, of other prompts, rewards or settings: {', '.join(map(str, earlier))}")
 
 
 def _check_same(output: Path, plan: "Plan") -> None:
     """A search between the same two checkpoints may be gone on with, or asked in another way."""
-    result = output / _TUNING
+    result = output / RESULT
     if not result.exists():
         return
     try:
@@ -146,9 +148,9 @@ def _check_output(output: Path) -> None:
     from ..report.page.document import is_report
 
     there = {entry.name for entry in output.iterdir()} if output.is_dir() else set()
-    foreign = any(name not in _OURS and not name.startswith((".", "reset-set-")) for name in there)
-    report = output / _REPORT
-    if foreign or (output.exists() and not output.is_dir()) or (report.exists() and not is_report(report)):
+    ours = _OURS | {name for name in there if is_kept(name) or name.startswith((".", "reset-set-"))}
+    report = output / REPORT
+    if there - ours or (output.exists() and not output.is_dir()) or (report.exists() and not is_report(report)):
         raise InputError(
             "--output", "a new or empty directory, or that of an earlier search", str(output), "give another"
         )

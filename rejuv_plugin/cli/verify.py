@@ -11,7 +11,7 @@ import click
 from .options import PATH
 
 
-@click.command
+@click.command(short_help="Compare a written checkpoint with its manifest.")
 @click.argument("directory", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print what is wrong as JSON on stdout.")
 def verify(directory: Path, as_json: bool) -> None:

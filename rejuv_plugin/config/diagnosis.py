@@ -70,8 +70,17 @@ class DiagnosisConfig:
         seeds(self, "seed")
         for name in self.wanted:
             one_of("signals", name, SIGNALS)
+        if not self.wanted:
+            raise InputError("signals", f"some of {', '.join(SIGNALS)}", "none", "leave it out: all are measured")
         if self.reward and not self.prompts:
             raise InputError("prompts", "prompts to answer, with a reward", "none", "give RL's training data")
+        if self.prompts and "answers" not in self.wanted:
+            fix = "add answers, or leave the prompts out"
+            raise InputError("signals", "answers, with prompts", repr(self.signals), fix)
+        # All signals are the default, which is nobody's wish for answers.
+        if not self.prompts and "answers" in self.wanted < set(SIGNALS):
+            fix = "give RL's training data, or leave answers out of signals"
+            raise InputError("prompts", "prompts to answer, with answers among signals", "none", fix)
         if self.hessian and "likelihood" not in self.wanted:
             raise InputError("signals", "likelihood, with hessian", self.signals, "add likelihood")
 

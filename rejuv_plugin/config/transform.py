@@ -141,7 +141,8 @@ class ResetConfig:
     """``union`` of the top ratio at each position (the paper), or ``aggregate``: the top ratio by the mean score."""
 
     cap: float = 1.0
-    """Largest share of a module that may be reset; a larger union keeps the neurons that most positions voted for."""
+    """Largest share of a module that may be reset, above 0; a larger union keeps the neurons that most positions voted
+    for."""
 
     select: str = "top"
     """``top``, or a control of equal size in each module: ``bottom`` or ``random``."""
@@ -170,6 +171,8 @@ class ResetConfig:
             if not is_number(value) or not 0.0 <= value <= 1.0:
                 raise InputError(name, "a number in [0, 1]", repr(value), f"use {_SUGGESTED[name]}")
             object.__setattr__(self, name, float(value))
+        if not self.cap:
+            raise InputError("cap", "a number above 0 and up to 1", "0.0: no neuron", f"use {_SUGGESTED['cap']}")
         whole(self, "examples", "max_tokens", "positions")
         seeds(self, "seed")
         one_of("gradient", self.gradient, ("sum", "each"))

@@ -5,7 +5,8 @@ files piece by piece, without a model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import nan, sqrt
+from dataclasses import replace
+from math import isfinite, nan, sqrt
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from .found import Found, plain
 # Elements of each checkpoint in memory at a time, 8 MiB in float64.
 _PIECE = 1 << 20
 _OUTSIDE = "whole"
+_DISTANCES = "drift", "drift_spikes", "drift_changed"
 
 Place = tuple[str, str]
 """Row and column of the heat map: layer and kind of module, or what lies outside the layers and ``whole``."""
@@ -57,6 +59,9 @@ def moved(
         layers: decoder layers of the model.
         tick: called with the number of tensors done and of all.
 
+    Returns:
+        Without the numbers that NaN or infinity in a tensor spoils; `Found.not_measured` names the first such tensor.
+
     Raises:
         InputError: see `weights_of`.
         OSError: a file cannot be read.
@@ -65,12 +70,14 @@ def moved(
     drifts: dict[Place, Drift] = {}
     spikes: dict[Place, Magnitudes] = {}
     steps_taken: dict[Place, Tensor] = {}
-    names = [name for name in named[-1] if all(name in of for of in named)]
+    broken: dict[str, str] = {}
+    names, chain = [name for name in named[-1] if all(name in of for of in named)], (base, *steps)
     for done, name in enumerate(names, 1):
         place = place_of(name)
         sizes = Magnitudes.none()
         sides = [(base.root, base.tensors[name]), *((s.root, of[name]) for s, of in zip(steps, named, strict=True))]
         for start, *values in _pieces(sides):
+            _note_broken(broken, name, chain, (start, *values))
             change = values[-1] - start
             drifts[place] = drifts.get(place, Drift()) + drift(values[-1], start)
             sizes = sizes + Magnitudes.of(change)
@@ -81,7 +88,21 @@ def moved(
         # What was not trained at all, as most of a model is by LoRA on a few projections, is no sparse change.
         spikes[place] = spikes.get(place, Magnitudes.none()) + (sizes if sizes.changed else Magnitudes.none())
         tick(done, len(names))
-    return _found(drifts, spikes, steps_taken, layers)
+    found = _found(drifts, spikes, steps_taken, layers)
+    return replace(found, numbers=found.numbers | dict.fromkeys(broken), not_measured=broken)
+
+
+def _note_broken(broken: dict[str, str], name: str, chain: Sequence[Checkpoint], values: Sequence[Tensor]) -> None:
+    """Add to ``broken`` why there is no number, by its name, if values of ``chain`` (the base, then the steps) are not
+    finite."""
+    for i, (checkpoint, side) in enumerate(zip(chain, values, strict=True)):
+        # In float64 the sum of what 16 or 32 bits can hold is finite where all of it is, and needs no second copy.
+        if isfinite(side.sum().item()):
+            continue
+        # A checkpoint between the base and the last one has a part in the directions alone.
+        spoilt = _DISTANCES if i in (0, len(chain) - 1) else ()
+        for number in (*spoilt, *(["update_cosine"] if len(chain) == 4 and i > 0 else [])):
+            broken.setdefault(number, f"NaN or infinity in {name} of {checkpoint.key} {checkpoint.given}")
 
 
 def _pieces(sides: Sequence[tuple[Path, TensorInfo]]) -> Iterator[list[Tensor]]:

@@ -20,7 +20,9 @@ _VECTORS = 12
 _RESTARTS = 30
 
 
-def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Callable[[int], None]) -> float | None:
+def top_eigenvalue(
+    model: Any, examples: Sequence[Example], seed: int, tick: Callable[[int, int], None]
+) -> float | None:
     """Of the Hessian of the mean NLL over all response tokens, with respect to all parameters.
 
     Its relative error is about 0.001. Needs memory for the graph of a double backward pass over one example, whose
@@ -30,7 +32,8 @@ def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Cal
         model: from `load.load_model`; its parameters ask for gradients inside.
         examples: with targets.
         seed: of Lanczos' first vector.
-        tick: called with the number of Hessian-vector products done.
+        tick: called with the number of Hessian-vector products done, and about the most there can be: all that were
+            needed, mostly fewer, at the end.
 
     Returns:
         None if the iteration does not converge.
@@ -46,6 +49,10 @@ def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Cal
         ) from None
     parameters = list(model.parameters())
     size, done = sum(p.numel() for p in parameters), 0
+    vectors = min(_VECTORS, size)
+    # Where one eigenvalue is wanted, ARPACK's restarts keep half of the vectors and make the others anew.
+    most = 1 + vectors + _RESTARTS * (vectors // 2)
+    tick(0, most)
 
     def product(vector: np.ndarray) -> np.ndarray:
         nonlocal done
@@ -55,17 +62,19 @@ def top_eigenvalue(model: Any, examples: Sequence[Example], seed: int, tick: Cal
         ]
         found = _hessian_times(model, examples, parameters, parts)
         done += 1
-        tick(done)
+        tick(done, max(done, most))
         return torch.cat([part.reshape(-1) for part in found]).cpu().numpy()
 
     start = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
     operator = LinearOperator((size, size), matvec=product, dtype=np.float32)
-    options = {"ncv": min(_VECTORS, size), "maxiter": _RESTARTS, "tol": _TOLERANCE, "v0": start}
+    options = {"ncv": vectors, "maxiter": _RESTARTS, "tol": _TOLERANCE, "v0": start}
     try:
         with differentiable(model):
-            return float(eigsh(operator, k=1, which="LA", return_eigenvectors=False, **options)[0])
+            value = float(eigsh(operator, k=1, which="LA", return_eigenvectors=False, **options)[0])
     except ArpackNoConvergence:
-        return None
+        value = None
+    tick(done, done)
+    return value
 
 
 def _hessian_times(

@@ -77,7 +77,8 @@ def _of_model(
         free(inputs.device)
         model = load_model(checkpoint, inputs.device)
         if settings.hessian or settings.wanted & {"likelihood", "neurons", "ranks", "sharpness"}:
-            check_logits(model, inputs.examples[0].ids, checkpoint.key, "use --signals answers,drift")
+            others = "answers,drift" if settings.samples else "drift"
+            check_logits(model, inputs.examples[0].ids, checkpoint.key, f"use --signals {others}")
         if settings.wanted & {"likelihood", "neurons", "ranks"}:
             seen, tokens = _teacher_forced(inputs, model, checkpoint.key, say)
             found |= seen
@@ -86,10 +87,8 @@ def _of_model(
         if settings.samples:
             found |= _sampled(inputs, model, checkpoint.key, say)
         if "sharpness" in settings.wanted:
-            say("sharpness", 0, 1)
-            names = ("sharpness_sam", "critical_sharpness")
-            found |= _if_it_fits(names, _NO_SHARPNESS, lambda: sharpness(model, inputs.examples, checkpoint.key))
-            say("sharpness", 1, 1)
+            names, tick = ("sharpness_sam", "critical_sharpness"), partial(say, "sharpness")
+            found |= _if_it_fits(names, _NO_SHARPNESS, lambda: sharpness(model, inputs.examples, checkpoint.key, tick))
         if settings.hessian:
             found |= _if_it_fits(("hessian_top",), _NO_HESSIAN, lambda: _hessian(inputs, model, say))
     return found, tokens
@@ -113,7 +112,9 @@ def _if_it_fits(names: Sequence[str], fix: str, measure: Callable[[], Found]) ->
 
 def _hessian(inputs: Inputs, model: Any, say: Progress) -> Found:
     examples = inputs.examples[:EXAMPLES]
-    value = top_eigenvalue(model, examples, inputs.settings.seed, lambda done: say("Hessian", done, done))
+    # Named so, as its bar seldom gets far: what there is in all is the most there can be.
+    tick = partial(say, "Hessian, until it converges")
+    value = top_eigenvalue(model, examples, inputs.settings.seed, tick)
     return Found({"hessian_top": plain(value)})
 
 
@@ -169,7 +170,8 @@ def _sampled(inputs: Inputs, model: Any, key: str, say: Progress) -> Found:
     found = answers.variety(lengths, said.entropy, said.top1, settings.seed)
     found |= answers.finished(said.finished, settings.seed)
     if inputs.reward:
-        found |= answers.passes(scores(said, inputs.tasks, inputs.reward), settings.pass_score, settings.seed)
+        scored = scores(said, inputs.tasks, inputs.reward, partial(say, "scores"))
+        found |= answers.passes(scored, settings.pass_score, settings.seed)
     return found
 
 

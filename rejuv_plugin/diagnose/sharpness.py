@@ -21,10 +21,15 @@ RADIUS = 0.05
 # Of the distance at which the search begins, so that 2 to the power of 20 times it, up and down, holds any model's.
 _START = 0.05
 _DOUBLINGS = 20
+_BISECTIONS = 5
 _SHOWN = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+_MOST = 3 + (2 + _DOUBLINGS + _BISECTIONS) + len(_SHOWN)
+"""Passes: the gradient, the loss before and after SAM's step, the search, the curve."""
 
 
-def sharpness(model: Any, examples: Sequence[Example], key: str) -> Found:
+def sharpness(
+    model: Any, examples: Sequence[Example], key: str, tick: Callable[[int, int], None] = lambda done, most: None
+) -> Found:
     """SAM's rise of the loss and the critical sharpness along the negative gradient, of the mean NLL over the response
     tokens of the first examples. The model's weights are put back, bit for bit.
 
@@ -34,21 +39,35 @@ def sharpness(model: Any, examples: Sequence[Example], key: str) -> Found:
         model: from `load.load_model`.
         examples: with targets.
         key: how errors name the model's checkpoint.
+        tick: called with the passes done and the most there can be; once the search has ended, there are.
 
     Raises:
         InputError: named ``key``; NaN or infinite activations at the weights themselves.
     """
     examples = examples[:EXAMPLES]
+    tick(0, _MOST)
     gradient = _gradient(model, examples, key)
+    done, most = 1, _MOST
+    tick(done, most)
     length = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
     if length == 0:
+        tick(done, done)
         return Found()
 
-    with along(model, gradient, lambda: _loss(model, examples)) as loss:
+    def counted() -> float:
+        nonlocal done
+        value = _loss(model, examples)
+        done += 1
+        tick(done, most)
+        return value
+
+    with along(model, gradient, counted) as loss:
         before = loss(0.0)
         rise = loss(RADIUS / length) - before
-        critical = critical_step(lambda step: loss(-step), _START, _DOUBLINGS)
+        critical = critical_step(lambda step: loss(-step), _START, _DOUBLINGS, _BISECTIONS)
         shown = [share * critical.step for share in _SHOWN] if critical.found else []
+        most = done + len(shown)
+        tick(done, most)
         drawn = curve(
             [0.0, *(step * length for step in shown)],
             [before, *(loss(-step) for step in shown)],

@@ -111,20 +111,29 @@ def _smoothed(memory: Memory, name: str, value: float) -> float | None:
     return fmean(last) if len(last) == WINDOW else None
 
 
+ALIKE = 0.4
+"""At a pass rate of p*(g) half of the groups and more are of one score, if a score says pass or fail and nothing else.
+Far fewer are where scores differ among the failures, or among the passes, as a reward model's do: there the pass rate
+does not tell whether there is anything to learn."""
+
+
 def no_signal(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
     passed, floor = _smoothed(memory, "passed", values[0]), values[1]
-    if passed is None:
+    alike = _smoothed(memory, "alike", values[2])
+    if passed is None or alike is None:
         return None
     seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm below {rule.level * floor:.3f}"
-    return Judged(passed < rule.level * floor, passed > rule.clear * floor, seen)
+    return Judged(passed < rule.level * floor and alike >= ALIKE, passed > rule.clear * floor or alike < ALIKE, seen)
 
 
 def all_solved(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
     passed, floor = _smoothed(memory, "passed", values[0]), values[1]
-    if passed is None:
+    alike = _smoothed(memory, "alike", values[2])
+    if passed is None or alike is None:
         return None
-    seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm above {1 - rule.level * floor:.3f}"
-    return Judged(passed > 1 - rule.level * floor, passed < 1 - rule.clear * floor, seen)
+    high = 1 - rule.level * floor
+    seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm above {high:.3f}"
+    return Judged(passed > high and alike >= ALIKE, passed < 1 - rule.clear * floor or alike < ALIKE, seen)
 
 
 SOLVED = 0.5

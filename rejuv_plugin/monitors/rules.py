@@ -3,6 +3,7 @@
 """When a policy that learns is in trouble: the table of alarms, with levels, sources, reasons and advice."""
 
 from .judges import (
+    ALIKE,
     COLLAPSE_BY,
     FADED,
     NORM_LEVEL,
@@ -22,7 +23,10 @@ from .judges import (
 
 _TRIAGE = "arXiv 2606.18487"
 _OURS = "ours: no published threshold"
-_PASS = ("training/plasticity/pass_rate", "training/plasticity/pass_rate_floor")
+_PASS = (
+    *("training/plasticity/pass_rate", "training/plasticity/pass_rate_floor"),
+    "training/plasticity/zero_advantage_groups",
+)
 
 RULES = (
     Rule(
@@ -61,7 +65,8 @@ RULES = (
         after=3,
         clear_after=3,
         judge=no_signal,
-        when=f"pass rate (mean of {WINDOW} steps) below {{times}}p*(g) = 1 - 2^(-1/g), in groups of g",
+        when=f"pass rate (mean of {WINDOW} steps) below {{times}}p*(g) = 1 - 2^(-1/g), in groups of g, while "
+        f"{ALIKE:.0%} of the prompts and more have no advantage",
         source=_TRIAGE,
         why=f"below p*(g) most groups have no right answer, hence no advantage and no gradient ({_TRIAGE})",
         try_="easier prompts, larger groups (rollout.n), a denser reward; check the reward function on known answers",
@@ -74,7 +79,8 @@ RULES = (
         after=3,
         clear_after=3,
         judge=all_solved,
-        when=f"pass rate (mean of {WINDOW} steps) above 1 - {{times}}p*(g)",
+        when=f"pass rate (mean of {WINDOW} steps) above 1 - {{times}}p*(g), while {ALIKE:.0%} of the prompts and more "
+        "have no advantage",
         source=f"the mirror image of no_signal ({_TRIAGE})",
         why="most groups have only right answers, so there is nothing left to learn from these prompts",
         try_="harder prompts, or filter the solved ones; if validation is as good as you need, stop here",

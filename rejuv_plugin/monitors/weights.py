@@ -105,6 +105,7 @@ class WeightsMonitor(Monitor):
         self._layers, self._sample, self._base_of = layers, sample, base
         self._known: dict[str, _Tensor] = {}
         self._start: dict[str, Tensor] = {}
+        self._restored = False
         self._base: dict[str, Tensor | None] = {}
         self._before: dict[str, Tensor] | None = None
         self._now: dict[str, Tensor] = {}
@@ -121,7 +122,8 @@ class WeightsMonitor(Monitor):
             self._before = seen
         else:
             self._now = seen
-        self._start = self._start or seen
+        if not self._restored:
+            self._start = self._start or seen
 
     @property
     def start(self) -> dict[str, Tensor]:
@@ -129,8 +131,8 @@ class WeightsMonitor(Monitor):
         return {name: values.cpu() for name, values in self._start.items()}
 
     def restore(self, start: Mapping[str, Tensor]) -> None:
-        """Go on from a `start` of an earlier process."""
-        self._start = dict(start)
+        """Go on from a `start` of an earlier process. Of one with another sample nothing is known, nor will be."""
+        self._start, self._restored = dict(start), True
 
     def counts(self, name: str) -> bool:
         """Whether a streamed tensor is looked at."""
@@ -142,8 +144,9 @@ class WeightsMonitor(Monitor):
             base = self._base_of(name, tensor.numel(), at)
             self._base[name] = None if base is None else base.to(tensor.device)
             if len(self._start.get(name, at)) != len(at):
-                # Of a run that began with another sample: its start is not known any more.
-                del self._start[name]
+                # Of a run that began with another sample. What small tensors have in common is no part of the whole.
+                self._start.clear()
+                print("rejuvenation: drift_start is left out: the run began with another monitors.sample", flush=True)
             if name in self._start:
                 self._start[name] = self._start[name].to(tensor.device)
             self._known[name] = _Tensor(tensor.numel(), at.to(tensor.device), self._row(name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.small_file import write_text
-from ..errors import InputError, one_line
+from ..errors import InputError, not_readable, one_line
 from .prompts import check_file
 
 Message = dict[str, Any]
@@ -95,6 +95,8 @@ def _jsonl(file: Path, key: str) -> list[Any]:
             # Half of a surrogate pair is JSON, and no text that a tokenizer could read.
             json.dumps(rows, ensure_ascii=False).encode()
         return rows
+    except PermissionError:
+        raise not_readable(key, file) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(key, "one JSON object a line", f"{file} ({error})", "write it again") from None
 

@@ -48,7 +48,10 @@ def experts_of(mlp: Any, key: str, fix: str) -> Any:
     """
     experts = getattr(mlp, "experts", None)
     weights = (getattr(experts, name, None) for name in ("gate_up_proj", "down_proj"))
-    if not all(isinstance(each, Tensor) for each in weights) or not hasattr(experts, "_apply_gate"):
+    # gpt-oss's kind has biases and its weights the other way round; transformers says so of a class.
+    other = any(getattr(experts, name, False) for name in ("has_bias", "is_transposed"))
+    other |= any(hasattr(experts, f"{name}_bias") for name in ("gate_up_proj", "down_proj"))
+    if other or not all(isinstance(each, Tensor) for each in weights) or not hasattr(experts, "_apply_gate"):
         raise InputError(key, "MLPs with a down_proj, or stacked experts without biases", type(mlp).__name__, fix)
     return experts
 

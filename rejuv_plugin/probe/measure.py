@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From two checkpoints and calibration data to the reset set: two passes (arXiv 2606.09932 v1, Eq. 2 to 4)."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from ..checkpoint.layout import Checkpoint, read_checkpoint
 from ..checkpoint.plan import Plan
 from ..checkpoint.progress import Progress
 from ..checkpoint.provenance import Inputs
+from ..checkpoint.provenance import input_digests as digests_of
 from ..config import ResetConfig
 from ..errors import InputError
 from ..neurons.architectures import architecture_of
@@ -47,10 +47,7 @@ def input_digests(inputs: Inputs, settings: ResetConfig, key: str) -> dict[str, 
     """SHA-256 of what a set is made from: ``base``, ``sft`` (each over its files' digests; of the SFT checkpoint its
     config is one), ``base_config``, by which the base is run, and ``calibration``."""
     calibration = check_file(str(settings.calibration), f"{key}calibration")
-    sides = {
-        side: hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
-        for side, files in (("base", inputs.base), ("sft", inputs.sft))
-    }
+    sides = digests_of(inputs)
     return sides | {"base_config": inputs.base_config, "calibration": sha256_files([calibration])[calibration]}
 
 

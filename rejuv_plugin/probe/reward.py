@@ -65,9 +65,31 @@ def load_reward(spec: str, key: str, **arguments: Any) -> Reward:
     return reward
 
 
-def scores(answers: Answers, tasks: Sequence[Task], reward: Reward) -> Tensor:
-    """The score of every answer: ``[P, g]`` float64."""
-    rows = [[reward(task, text) for text in texts] for task, texts in zip(tasks, answers.texts, strict=True)]
+def scores(
+    answers: Answers,
+    tasks: Sequence[Task],
+    reward: Reward,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """The score of every answer: ``[P, g]`` float64.
+
+    Args:
+        answers: to P tasks, g to each.
+        tasks: the P.
+        reward: may take its time: it may run an answer's program, or ask a model.
+        tick: called with the number of answers scored, from 0 on, and ``P * g``.
+    """
+    done, total = 0, sum(len(texts) for texts in answers.texts)
+    tick(done, total)
+
+    def scored(task: Task, text: str) -> float:
+        nonlocal done
+        score = reward(task, text)
+        done += 1
+        tick(done, total)
+        return score
+
+    rows = [[scored(task, text) for text in texts] for task, texts in zip(tasks, answers.texts, strict=True)]
     return torch.tensor(rows, dtype=torch.float64)
 
 

@@ -79,6 +79,13 @@ def not_finite(manifest: dict[str, Any]) -> str:
     return ", ".join(group for group, value in drift["by_group"].items() if value is None)
 
 
+def measured_on_another(manifest: dict[str, Any]) -> str:
+    """A warning about a reset set that comes of other checkpoints than these; empty where it does not."""
+    sides = manifest.get("reset", {}).get("measured_on_another", [])
+    names = " and ".join({"base": "base", "sft": "SFT checkpoint"}[side] for side in sides)
+    return names and f"the reset set was measured on another {names}: its neurons say nothing of this one for certain"
+
+
 def summary(manifest: dict[str, Any], entropy: Mapping[str, float | None], output: Path) -> str:
     """One line about what was written.
 

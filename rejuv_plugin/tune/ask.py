@@ -3,6 +3,7 @@
 """A candidate, fused in memory, answers prompts; its answers are scored."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Asker:
             answers = self._answers(candidate, tasks, first)
         free(question.device)
         return Scored(
-            scores(answers, tasks, question.reward).tolist(),
+            scores(answers, tasks, question.reward, self._tick(f"{candidate}: scores", first)).tolist(),
             [[len(ids) for ids in group] for group in answers.ids],
             answers.finished,
             answers.entropy,
@@ -101,13 +102,19 @@ class Asker:
 
             return answers_of(plan, tasks, **sampling)
 
-        def tick(_: str, done: int, total: int) -> None:
-            if self._progress:
-                before = first * question.data.group
-                self._progress(str(candidate), before + done, before + total)
-
+        tick = self._tick(str(candidate), first)
         try:
             model = fused_model(plan, question.device)
-            return sample_answers(model, question.tokenizer, tasks, **sampling, progress=tick)
+            return sample_answers(model, question.tokenizer, tasks, **sampling, progress=lambda _, *count: tick(*count))
         except FloatingPointError as error:
             raise no_answers(str(candidate), error, "check both checkpoints, or leave that alpha out") from None
+
+    def _tick(self, phase: str, first: int) -> Callable[[int, int], None]:
+        """Counts on from the prompts before the first one, which are known."""
+        before = first * self._question.data.group
+
+        def tick(done: int, total: int) -> None:
+            if self._progress:
+                self._progress(phase, before + done, before + total)
+
+        return tick

@@ -11,8 +11,9 @@ from ..checkpoint.cache import make_directory, read_inputs_once
 from ..checkpoint.locks import locked
 from ..checkpoint.progress import Progress
 from ..config import TuningConfig
+from .earlier import RESULT
 from .question import Question
-from .run import RESULT, tune
+from .run import tune
 from .trace import address
 
 # What decides the choice, beside what decides the scores.

@@ -84,8 +84,9 @@ def _says(
     scores = torch.cat([lane.scored.table.flatten() for lane in lanes])
     if bool((scores == scores[0]).all()):
         return (
-            f"{said}; every answer scored {scores[0]:g}, so there is nothing to choose by: check the reward, and "
-            f"whether answers may be long enough ({best.scored.ended:.0%} ended by themselves)"
+            f"{said}; every answer scored {scores[0]:g}, so there is nothing to choose by: check the reward, whether "
+            f"the prompts are too easy or too hard, and whether answers may be long enough ({best.scored.ended:.0%} "
+            "ended by themselves)"
         )
     if len(lanes) == 1:
         return f"{said}; nothing else was tried"

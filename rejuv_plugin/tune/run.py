@@ -18,12 +18,11 @@ from ..config.tuning import HALF
 from ..diagnose.made import made
 from . import record
 from .ask import Asker
+from .earlier import RESULT, keep
 from .objective import objective
 from .question import Question
 from .search import Search, search
 from .trace import NAME, Trace, address
-
-RESULT = "tuning.json"
 
 
 def tune(
@@ -40,10 +39,12 @@ def tune(
     Args:
         question: from `question.question_of`; each rho in its ``resets`` is tried with every alpha.
         settings: of the search, as for the question.
-        directory: there already; ``trace.jsonl`` in it is read and continued, ``tuning.json`` written.
+        directory: there already; ``trace.jsonl`` in it is read and continued, ``tuning.json`` written; one that
+            answers another question is kept, see `earlier.keep`.
         inputs: digests of the checkpoints' files, if they are known.
         fusion_alone: whether rho 0 is tried too.
-        progress: called with ``("hash", ...)``, then with ``(candidate, answers done, answers in all)``.
+        progress: called with ``("hash", ...)``, then with ``(candidate, answers done, answers in all)``, and
+            ``("<candidate>: scores", ...)`` as they are scored.
 
     Returns:
         The content of tuning.json.
@@ -66,20 +67,22 @@ def _tuned(
     progress: Progress | None,
 ) -> dict[str, Any]:
     began, goal = time.monotonic(), objective(settings.best_of)
-    content = question.content(inputs or read_inputs(question.plan, progress=progress))
+    asked = address(question.content(inputs or read_inputs(question.plan, progress=progress)))
     rhos = (*([0.0] if fusion_alone else []), *sorted(question.resets))
     resolution = settings.resolution if settings.refines else None
     lanes = search(
         Search(settings.grid, rhos, resolution, len(question.tasks), settings.seed, (HALF,)),
         goal,
-        Asker(question, Trace(directory / NAME, address(content)), progress),
+        Asker(question, Trace(directory / NAME, asked), progress),
     )
     seconds = time.monotonic() - began
     found = _made(question, settings, rhos, seconds) | {
+        "question": asked,
         "objective": goal.to_json(),
         "choice": record.choice(lanes, goal, settings.seed),
         "trace": record.trace(lanes, settings.pass_score, settings.seed),
     }
+    keep(directory, asked)
     write_text(directory / RESULT, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
 

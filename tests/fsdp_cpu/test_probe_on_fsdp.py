@@ -131,10 +131,13 @@ def test_training_goes_on_as_if_nobody_had_looked(server: Server, models: dict, 
     probe_reference.assert_same_training(alone, probed)
 
 
-def train_after_a_pass_that_fails(path: Path, strategy: str, config: dict, fails: str) -> tuple[dict, dict, list[str]]:
+def train_after_a_pass_that_fails(
+    path: Path, strategy: str, config: dict, fails: str, own_reset: bool = False
+) -> tuple[dict, dict, list[str]]:
     """Weights as streamed after a look, and after two steps more; and who failed. Half way through the look's
-    ``forward`` or ``backward`` all ranks raise."""
+    ``forward`` or ``backward`` all ranks raise. ``own_reset``: FSDP2 lacks torch's own, as in torch 2.11."""
     import probe_on_rank
+    from torch.distributed.fsdp import FSDPModule
 
     from fsdp_cpu import engines
 
@@ -151,7 +154,10 @@ def train_after_a_pass_that_fails(path: Path, strategy: str, config: dict, fails
         hooks.append(second.register_forward_pre_hook(fail))
     elif fails == "backward":
         hooks.append(second.register_full_backward_pre_hook(fail))
-    failed = probe_on_rank.outcomes(engine, EXAMPLES, passes=1) if fails else {}
+    with pytest.MonkeyPatch.context() as patch:
+        if own_reset:
+            patch.delattr(FSDPModule, "reset_iter_state")
+        failed = probe_on_rank.outcomes(engine, EXAMPLES, passes=1) if fails else {}
     streamed = engines.exported(engine)
     for _ in range(2):
         probe_on_rank.update(engine, EXAMPLES)
@@ -159,13 +165,20 @@ def train_after_a_pass_that_fails(path: Path, strategy: str, config: dict, fails
 
 
 @pytest.mark.parametrize(
-    ("strategy", "config"), [("fsdp", {}), ("fsdp", OFFLOADED), ("fsdp2", {}), ("fsdp2", OFFLOADED)], ids=str
+    ("strategy", "config", "own_reset"),
+    [
+        *(("fsdp", {}, False), ("fsdp", OFFLOADED, False), ("fsdp2", {}, False), ("fsdp2", OFFLOADED, False)),
+        *(("fsdp2", {}, True), ("fsdp2", OFFLOADED, True)),
+    ],
+    ids=str,
 )
-def test_training_goes_on_after_a_pass_that_failed(server: Server, models: dict, strategy: str, config: dict) -> None:
+def test_training_goes_on_after_a_pass_that_failed(
+    server: Server, models: dict, strategy: str, config: dict, own_reset: bool
+) -> None:
     path, _ = models["mistral"]
     (streamed, trained, _), *_ = server.run(train_after_a_pass_that_fails, 2, path, strategy, config, "")
     for fails in ("forward", "backward"):
-        for *found, failed in server.run(train_after_a_pass_that_fails, 2, path, strategy, config, fails):
+        for *found, failed in server.run(train_after_a_pass_that_fails, 2, path, strategy, config, fails, own_reset):
             assert failed == ["probe", "neurons", "ranks", "attention"]
             for weights, expected in zip(found, (streamed, trained), strict=True):
                 assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())

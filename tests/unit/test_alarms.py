@@ -8,9 +8,11 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alarm_runs import BITS, DORMANT, DROP, ENTROPY, FLOOR, PASS, RATE, ZERO, Metrics, rule_of, run, updates
 
+from rejuv_plugin.monitors import groups
 from rejuv_plugin.monitors.alarms import METRIC, Alarm, Alarms
 from rejuv_plugin.monitors.rules import RULES
 
@@ -30,7 +32,7 @@ class Case:
 
 
 def passed(rate: float) -> Metrics:
-    return {PASS: rate, FLOOR: P_STAR}
+    return {PASS: rate, FLOOR: P_STAR, ZERO: 0.6}
 
 
 def unequal(zero: float, rate: float) -> Metrics:
@@ -104,6 +106,21 @@ def test_noise_around_the_level_neither_raises_nor_ends(name: str) -> None:
     assert [a.name for a in run(raising, alarms) if a.name == name] == [name]
     assert name not in {alarm.name for alarm in run([*case.wobble] * 50, alarms, len(raising) + 1)}
     assert alarms.metrics()[METRIC + name] == 1.0
+
+
+@pytest.mark.parametrize("mean", [-3.0, 3.0])
+def test_scores_on_one_side_of_a_pass_are_no_alarm_where_they_differ(mean: float) -> None:
+    """A reward model's: each answer has an advantage, whatever counts as a pass."""
+    scores = np.random.default_rng(0).normal(mean, 1.0, 64 * 8) * 0.1 + mean
+    prompts = [str(i // 8) for i in range(len(scores))]
+    found = groups.signals(scores.tolist(), prompts, 0.5, compared=True)
+    assert found["pass_rate"] in (0.0, 1.0)
+    metrics = {f"training/plasticity/{name}": value for name, value in found.items()}
+    assert run([metrics] * 20) == []
+    # Of pass and fail alone the same rate is one.
+    binary = groups.signals([float(mean > 0)] * 64, prompts[:64], 0.5, compared=True)
+    same = {f"training/plasticity/{name}": value for name, value in binary.items()}
+    assert ("no_signal" if mean < 0 else "all_solved") in {alarm.name for alarm in run([same] * 20)}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,6 +3,7 @@
 """Whole checkpoints: the right weights, in the SFT checkpoint's own clothes."""
 
 import json
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,10 @@ def test_parents_are_made_and_an_empty_output_is_used(tmp_path: Path) -> None:
     base, sft = make_pair(tmp_path)
     run(base, sft, tmp_path / "new" / "deep" / "out")
     (tmp_path / "empty").mkdir()
+    # A directory that a group writes in.
+    (tmp_path / "empty").chmod(0o2775)
     run(base, sft, tmp_path / "empty")
+    assert stat.S_IMODE((tmp_path / "empty").stat().st_mode) == 0o2775
     assert (tmp_path / "empty" / SINGLE).read_bytes() == (tmp_path / "new/deep/out" / SINGLE).read_bytes()
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every bad checkpoint: one line with the key and the fix, and nothing written, not even beside the output."""
 
+import errno
 import json
 import os
 import shutil
@@ -276,3 +277,20 @@ def test_what_is_fused_already(pair: Path) -> None:
     plan_fusion(base, str(pair / "as_it_was"), FusionConfig(0.5))
     # Fused with something else, as a soup is: that is another matter.
     plan_fusion(str(save_model(pair / "other", 2, max_shard_size="30KB")), once, FusionConfig(0.5))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_that_may_not_be_read_need_not_be_downloaded_again(
+    pair: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read anything, so the answer of the system is put in its mouth.
+    opens = Path.open
+
+    def refuse(self: Path, *args: object, **kwargs: object) -> object:
+        if self == pair / "sft" / name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opens(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=rf"^--sft: expected .*{name} to be readable, got no permission. Fix: have it"):
+        plan_fusion(str(pair / "base"), str(pair / "sft"), FusionConfig())

@@ -12,6 +12,7 @@ import tiny
 import torch
 from checkpoints import copy, edit_json, set_weights, snapshot, weights
 
+from rejuv_plugin.checkpoint import progress
 from rejuv_plugin.cli import main
 from rejuv_plugin.diagnose import hessian, sharpness
 from rejuv_plugin.diagnose.signals import NAMES
@@ -122,6 +123,20 @@ def test_what_does_not_fit_is_null_and_the_rest_is_measured(
     assert "<p>Not measured of sft1: <code>critical_sharpness</code>. The GPU had no room for it" in page
 
 
+def test_a_log_shows_that_each_part_moves(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_WITHOUT_TERMINAL", 0.0)
+    answered = ["--prompts", f"{inputs}/data/train.parquet", "--reward", f"{inputs}/data/reward.py:compute_score"]
+    answered += ["--count", "2", "--group", "2", "--max-response", "5", "--examples", "2", "--hessian"]
+    assert run(options(inputs, tmp_path / "out", "--sft", f"{inputs}/sft1", *answered)) == 0
+    shown = capsys.readouterr().err
+    for name in ("base (1 of 2)", "sft1 (2 of 2)"):
+        assert f"rejuv: {name}: scores: 1 of 4" in shown
+        assert f"rejuv: {name}: sharpness: 5 of 36" in shown
+        assert f"rejuv: {name}: Hessian, until it converges: 5 of 193" in shown
+
+
 def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:
     twins = [copy(inputs / name, tmp_path / name / "hf") for name in ("sft1", "sft2")]
     ladder = [word for path in twins for word in ("--sft", str(path))]
@@ -139,6 +154,14 @@ def test_names_that_are_not_their_own(inputs: Path, tmp_path: Path) -> None:
         (["--sft", "{}/sft1", "--sft", "{}/sft1"], "--sft: expected each checkpoint once"),
         (["--sft", "{}/sft1", "--signals", "entropy"], "--signals: expected likelihood or neurons"),
         (["--sft", "{}/sft1", "--signals", "drift", "--hessian"], "--signals: expected likelihood, with hessian"),
+        (["--sft", "{}/sft1", "--signals", ""], "--signals: expected some of likelihood, neurons"),
+        (["--sft", "{}/sft1", "--signals", " , "], "--signals: expected some of likelihood, neurons"),
+        (["--sft", "{}/sft1", "--signals", "answers"], "--prompts: expected prompts to answer, with answers among"),
+        (["--sft", "{}/sft1", "--signals", "drift,answers"], "--prompts: expected prompts to answer, with answers"),
+        (
+            ["--sft", "{}/sft1", "--signals", "drift", "--prompts", "{}/data/none.parquet"],
+            "--signals: expected answers, with prompts",
+        ),
         (["--sft", "{}/sft1", "--group", "0"], "--group: expected a whole number above 0"),
         (["--sft", "{}/sft1", "--temperature", "0"], "--temperature: expected a number above 0"),
         (["--sft", "{}/sft1", "--temperature", "inf"], "--temperature: expected a number above 0"),
@@ -178,6 +201,33 @@ def test_a_model_that_overflows_on_prompts(inputs: Path, tmp_path: Path, capsys:
     said = capsys.readouterr().err
     assert "--sft: expected finite logits while answering the prompts" in said
     assert "calibration" not in said
+
+
+@pytest.mark.parametrize("side", ["base", "sft1", "sft2"])
+def test_drift_that_nan_spoils_is_named(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], side: str
+) -> None:
+    for name in ("base", "sft1", "sft2"):
+        copy(inputs / name, tmp_path / name)
+    tensors = weights(tmp_path / side)
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan if side == "sft2" else torch.inf
+    set_weights(tmp_path / side, tensors)
+    ladder = ["--base", f"{tmp_path}/base", "--sft", f"{tmp_path}/sft1", "--sft", f"{tmp_path}/sft2"]
+    assert run(options(inputs, tmp_path / "out", *ladder, "--signals", "drift")) == 0
+    shown = capsys.readouterr().out
+    distances, option = {"drift", "drift_spikes", "drift_changed"}, "--base" if side == "base" else "--sft"
+    why = f"NaN or infinity in model.layers.1.mlp.up_proj.weight of {option} {tmp_path}/{side}"
+    expected = {
+        "base": (distances, distances | {"update_cosine"}),
+        "sft1": (distances, {"update_cosine"}),
+        "sft2": (set(), distances | {"update_cosine"}),
+    }
+    for row, names in zip(metrics_of(tmp_path / "out")["checkpoints"], (set(), *expected[side]), strict=True):
+        assert row["not_measured"] == dict.fromkeys(names, why)
+        for name in (*distances, "update_cosine"):
+            measured = row["role"] == "sft" and name not in names and (name, row["name"]) != ("update_cosine", "sft1")
+            assert (row["numbers"][name]["value"] is not None) == measured, (row["name"], name)
+        assert all(f"{row['name']}: {name} was not measured: {why}" in shown for name in names)
 
 
 def test_an_output_that_is_there_stays(inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

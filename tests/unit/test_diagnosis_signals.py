@@ -186,6 +186,25 @@ class _Nll(torch.nn.Module):
         return summed_nll(self.model, self._example)
 
 
+def assert_counts(ticks: list[tuple[int, int]]) -> None:
+    """One by one from 0 on, never whole before the end, and whole there."""
+    done = [done for done, _ in ticks]
+    assert list(dict.fromkeys(done)) == list(range(done[-1] + 1))
+    assert done[-1] > 10
+    assert all(some < most for some, most in ticks[:-2])
+    assert ticks[-1] == (done[-1], done[-1])
+
+
+def test_a_hessian_that_does_not_converge_stays_below_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, examples = small()
+    monkeypatch.setattr("rejuv_plugin.diagnose.hessian._TOLERANCE", 1e-30)
+    monkeypatch.setattr("rejuv_plugin.diagnose.hessian._RESTARTS", 2)
+    ticks: list[tuple[int, int]] = []
+    assert top_eigenvalue(model, examples, 0, lambda *tick: ticks.append(tick)) is None
+    assert ticks[0] == (0, 25)
+    assert 20 <= ticks[-1][0] <= 25
+
+
 def test_the_largest_eigenvalue_is_that_of_the_whole_hessian() -> None:
     model, examples = small()
     model.set_attn_implementation("eager")
@@ -199,16 +218,20 @@ def test_the_largest_eigenvalue_is_that_of_the_whole_hessian() -> None:
 
     exact = torch.linalg.eigvalsh(hessian(of)(start).double())
     model.set_attn_implementation("sdpa")
-    ticks: list[int] = []
-    assert top_eigenvalue(model, examples, 0, ticks.append) == pytest.approx(float(exact[-1]), rel=2e-3)
-    assert ticks[:2] == [1, 2]
+    ticks: list[tuple[int, int]] = []
+    found = top_eigenvalue(model, examples, 0, lambda *tick: ticks.append(tick))
+    assert found == pytest.approx(float(exact[-1]), rel=2e-3)
+    assert_counts(ticks)
     assert not any(p.requires_grad for p in model.parameters())
 
 
 def test_sharpness_is_the_rise_along_the_gradient() -> None:
     model, examples = small()
     before = [p.clone() for p in model.parameters()]
-    found = sharpness(model, examples, "--sft")
+    ticks: list[tuple[int, int]] = []
+    found = sharpness(model, examples, "--sft", lambda *tick: ticks.append(tick))
+    assert_counts(ticks)
+    assert len({most for _, most in ticks}) == 2, "what the search needed is known before the curve is drawn"
     assert all(torch.equal(p, b) and p.grad is None for p, b in zip(model.parameters(), before, strict=True))
     parameters = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
     in_graph = loss_of(model, examples, parameters)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 
 from rejuv_plugin.checkpoint import read_checkpoint
 from rejuv_plugin.errors import InputError
@@ -24,6 +25,7 @@ from rejuv_plugin.monitors.representation import RankMonitor, layers_to_look_at
 from rejuv_plugin.ops.attention import attention_entropy
 from rejuv_plugin.ops.spectrum import effective_rank, singular_values, stable_rank, threshold_rank
 from rejuv_plugin.probe.dialogue import Example, read_examples
+from rejuv_plugin.probe.experts import experts_of
 
 CPU = torch.device("cpu")
 NAN = pytest.approx(float("nan"), nan_ok=True)
@@ -142,6 +144,15 @@ def test_nothing_is_held_between_two_looks() -> None:
 def test_where_they_look() -> None:
     assert [layers_to_look_at(n) for n in (1, 2, 4, 28)] == [(0,), (0, 1), (0, 1, 2, 3), (6, 13, 20, 27)]
     assert [queries_of(n) for n in (1, 3, 4, 9)] == [[0], [0, 1, 2], [0, 1, 2, 3], [1, 3, 5, 8]]
+
+
+def test_experts_with_biases_are_refused() -> None:
+    """gpt-oss: the same tensors by name, the other way round and with biases."""
+    config = transformers.GptOssConfig(hidden_size=16, intermediate_size=8, num_local_experts=2, num_hidden_layers=1)
+    with torch.device("meta"):
+        mlp = transformers.models.gpt_oss.modeling_gpt_oss.GptOssMLP(config)
+    with pytest.raises(InputError, match=r"^monitors.neurons: expected MLPs .*, got GptOssMLP. Fix: leave it off.$"):
+        experts_of(mlp, "monitors.neurons", "leave it off")
 
 
 def test_a_guard_keeps_the_first_error() -> None:

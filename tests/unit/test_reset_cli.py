@@ -10,6 +10,7 @@ import tiny
 import torch
 from checkpoints import edit_json, snapshot, weights
 from measured_pair import ROWS, measured, own_copy, save_pair, with_nan
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from rejuv_plugin.checkpoint import reset_file
@@ -55,10 +56,24 @@ def test_a_set_that_was_measured_outlives_a_disk_that_is_full_later(
     assert reset_file.load("s.json", "--reset-set").digest == measured(own).digest
 
 
+def test_a_set_of_another_checkpoint_is_used_with_a_warning(own: Path, capsys: pytest.CaptureFixture) -> None:
+    assert rejuv(*RESET, "--save-reset-set", "s.json") == 0
+    assert rejuv("--reset-set", "s.json", output="same") == 0
+    assert "warning" not in capsys.readouterr().err
+    tensors = weights(own / "sft")
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] * 1.5
+    save_file(tensors, own / "sft" / "model.safetensors", {"format": "pt"})
+    assert rejuv("--reset-set", "s.json", output="other") == 0
+    assert "the reset set was measured on another SFT checkpoint:" in capsys.readouterr().err
+    manifest = json.loads((own / "other" / "rejuvenation.json").read_text())
+    assert manifest["reset"]["measured_on_another"] == ["sft"]
+
+
 def test_apply_resets_saves_and_reuses_the_set(own: Path, capsys: pytest.CaptureFixture) -> None:
     assert rejuv(*RESET, "--save-reset-set", "sets/s.json") == 0
     out, err = capsys.readouterr()
-    assert err == "", "progress belongs on terminals only"
+    assert err == "", "a short job has no progress in a log"
     manifest = json.loads((own / "out" / "rejuvenation.json").read_text())
     assert f"{manifest['reset']['neurons']:,} neurons" in out
     assert manifest["reset"]["selection"]["reconstruction_error"]["relative"] < 1e-5
@@ -140,6 +155,7 @@ BAD = [
     (("--reset-ratio", "0.01"), "--calibration", "rejuv calibrate"),
     (("--calibration", "data.jsonl"), "--reset-ratio", "above 0"),
     ((*RESET, "--cap", "1.1"), "--cap", "[0, 1]"),
+    ((*RESET, "--cap", "0"), "--cap", "a number above 0"),
     ((*RESET, "--max-tokens", "0"), "--max-tokens", "above 0"),
     ((*RESET, "--gradient", "both"), "--gradient", "sum or each"),
     ((*RESET, "--device", "tpu"), "--device", "auto or cpu or cuda"),

@@ -134,15 +134,26 @@ def test_tables_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             rows.append({"arm": name, "seed": seed, "setup": setup, "share_reset": 0.1 * i, **ends})
             # A short run made to try things out.
             rows.append(rows[-1] | {"setup": study.setup_of(arms.ARMS[name], RL(steps=5)), "share_reset": 9.0})
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"arm": "ov')
-    monkeypatch.setattr(sys, "argv", ["analyse.py", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")])
+    (tmp_path / "seed2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"arm": "ov')
+    monkeypatch.setattr(sys, "argv", ["analyse.py", str(tmp_path), "--output", str(tmp_path / "out")])
     analyse.main()
     text = (tmp_path / "out" / "result.md").read_text()
     shown = capsys.readouterr().out
     assert text in shown
     assert "8 rows of other settings left out" in shown
     assert "900.0%" not in text
-    assert (tmp_path / "rows.jsonl").read_text().endswith("}\n"), "what a killed run left of a row is gone"
+    assert (tmp_path / "seed2.jsonl").read_text().endswith("}\n"), "what a killed run left of a row is gone"
     assert "| fusion + reset, against fusion | 2 | +0.200 [+0.200, +0.200] | 2 of 2 | 0.50 |" in text
     assert "| gradient of each kept logit alone, against fusion | 2 | +0.400 " in text
     assert (tmp_path / "out" / "reset_study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_tables_in_git_are_made_from_the_rows_in_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = RECIPES / "reset_study" / "results"
+    monkeypatch.setattr(sys, "argv", ["analyse.py", str(kept / "rows"), "--output", str(tmp_path)])
+    analyse.main()
+    text = (tmp_path / "result.md").read_text()
+    assert text == (kept / "result.md").read_text()
+    readme = (kept.parent / "README.md").read_text()
+    for part in text.split("### "):
+        assert part.partition("\n")[2].strip() in readme, part.partition("\n")[0]

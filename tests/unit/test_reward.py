@@ -65,7 +65,9 @@ def test_what_a_function_may_return(file: Path) -> None:
 def test_scores_of_all_answers(file: Path) -> None:
     texts = [["2", "3", "2"], ["3", "3", "3"]]
     answers = Answers(texts, [], [], [], [])
-    found = scores(answers, [TASK, TASK], load_reward(f"{file}:plain", "k"))
+    ticks: list[tuple[int, int]] = []
+    found = scores(answers, [TASK, TASK], load_reward(f"{file}:plain", "k"), lambda *tick: ticks.append(tick))
+    assert ticks == [(done, 6) for done in range(7)]
     assert found.tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
 
 

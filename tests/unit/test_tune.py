@@ -16,7 +16,7 @@ import torch
 from checkpoints import snapshot
 from transformers import AutoModelForCausalLM
 
-from rejuv_plugin.checkpoint import apply, locks, plan_fusion
+from rejuv_plugin.checkpoint import apply, locks, plan_fusion, progress
 from rejuv_plugin.cli import main
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.probe.answers import sample_answers
@@ -98,6 +98,51 @@ def test_the_same_search_again_asks_nothing(own: Path, capsys: pytest.CaptureFix
     assert not any(row["cached"] for row in result(own)["trace"])
 
 
+@pytest.mark.parametrize("change", ["reward", "prompts", "group", "checkpoint"])
+def test_another_question_leaves_the_earlier_result(own: Path, capsys: pytest.CaptureFixture, change: str) -> None:
+    assert tune() == 0
+    out = own / "out"
+    before = [(out / name).read_text() for name in ("tuning.json", "report.html")]
+    more: tuple[str, ...] = ()
+    if change == "reward":
+        (own / "reward.py").write_text((own / "reward.py").read_text() + "\n# another\n")
+    elif change == "prompts":
+        shutil.copy(own / "val.parquet", own / "train.parquet")
+        more = ("--count", "4")
+    elif change == "group":
+        more = ("--group", "5")
+    else:
+        # Trained on in place: the pair has the same names.
+        tiny.save_sft(own / "sft", own / "base", seed=2, scale=0.05)
+    capsys.readouterr()
+    assert tune(*more) == 0
+    assert "earlier results, of other prompts, rewards or settings: out/tuning.1.json" in capsys.readouterr().out
+    assert [(out / name).read_text() for name in ("tuning.1.json", "report.1.html")] == before
+    assert result(own)["question"] != json.loads(before[0])["question"]
+    # Again, and with another search over the same answers, nothing is added; with a third question the second stays.
+    second = (out / "tuning.json").read_text()
+    assert tune(*more) == 0
+    assert tune(*more, "--best-of", "2") == 0
+    assert not (out / "tuning.2.json").exists()
+    assert tune(*more, "--temperature", "0.9") == 0
+    kept = [json.loads((out / f"tuning.{n}.json").read_text())["question"] for n in (1, 2)]
+    assert kept == [json.loads(text)["question"] for text in (before[0], second)]
+    assert [(out / name).read_text() for name in ("tuning.1.json", "report.1.html")] == before
+
+
+def test_a_log_shows_sampling_and_scoring(
+    own: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_WITHOUT_TERMINAL", 0.0)
+    assert tune() == 0
+    shown = capsys.readouterr().err
+    for alpha in ("0.3", "0.5"):
+        assert f"rejuv: alpha {alpha}: 64 of 64" in shown
+        # All answers of the first prompts are scored before others are asked.
+        assert f"rejuv: alpha {alpha}: scores: 1 of " in shown
+        assert f"rejuv: alpha {alpha}: scores: 63 of 64" in shown
+
+
 def test_a_killed_search_goes_on(own: Path) -> None:
     assert tune() == 0
     whole, trace = result(own), own / "out" / "trace.jsonl"
@@ -134,7 +179,12 @@ def test_a_line_that_another_search_is_writing_stays(own: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("report.html", "<html>mine</html>"), ("tuning.json", '{"mine": 1}'), ("trace.jsonl", "mine")],
+    [
+        ("report.html", "<html>mine</html>"),
+        ("tuning.json", '{"mine": 1}'),
+        ("trace.jsonl", "mine"),
+        ("tuning.mine.json", "{}"),
+    ],
 )
 def test_files_of_somebody_else_stay(own: Path, capsys: pytest.CaptureFixture, name: str, content: str) -> None:
     (own / "out").mkdir()

@@ -11,15 +11,15 @@ from omegaconf import open_dict
 from verl.trainer.ppo.utils import need_reference_policy
 
 from ...checkpoint import Materialised, Plan, check_cache, materialise, plan_reset
+from ...checkpoint.progress import ProgressLines
 from ...errors import InputError
 from ...probe.cache import Found, entropy_once, found_once
-from ...report.apply import not_finite
+from ...report.apply import measured_on_another, not_finite
 from .. import ray_shards, shared_disk
 from . import kept_neurons, probe_task, run_record, tripwire, tuning
 from .job import MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import CACHE_KEY, RESET_KEY, plan_of
-from .progress_lines import ProgressLines
 from .summary import Summary
 
 
@@ -55,7 +55,7 @@ def apply(job: Job, config: Any) -> Outcome:
         # Before any worker takes the nodes; the cache is on a disk that all of them see.
         shards=ray_shards.over_cluster() if len(nodes) > 1 else None,
     )
-    _check_finite(result)
+    _check_manifest(result)
     tripwire.disarm(config)
     _point_at(str(result.path), job, config)
     entropy = _entropies(found, result, job) if found else {}
@@ -73,7 +73,7 @@ def apply(job: Job, config: Any) -> Outcome:
     )
 
 
-def _check_finite(result: Materialised) -> None:
+def _check_manifest(result: Materialised) -> None:
     """`rejuv apply` writes such weights, as it is told; a job cannot train from them."""
     if where := not_finite(result.manifest):
         raise InputError(
@@ -82,6 +82,8 @@ def _check_finite(result: Materialised) -> None:
             f"NaN or infinity in {where}",
             "check both checkpoints: do they generate text?",
         )
+    if warning := measured_on_another(result.manifest):
+        print(f"rejuvenation: warning: {warning}", flush=True)
 
 
 def _find_neurons(plan: Plan, job: Job, config: Any) -> Found:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...checkpoint import Plan, at_alpha
+from ...checkpoint.progress import ProgressLines
 from ...config import TuningConfig
 from ...neurons.reset_set import ResetSet
 from ...tune.data import Data
@@ -14,7 +15,6 @@ from . import probe_task, run_record
 from .job import Job
 from .planning import CACHE_KEY
 from .planning import TUNE_KEY as KEY
-from .progress_lines import ProgressLines
 
 
 def choose(job: Job, config: Any, plan: Plan, found: ResetSet | None) -> dict[str, Any]:

@@ -39,6 +39,12 @@ _VERL = {
     ),
     "actor/lr": Meaning("learning rate", "per update", "as configured", "at the end of the step", "verl"),
     "response_length/": Meaning("length of the responses", "tokens", "no sudden fall or rise", "see its name", "verl"),
+    "timing_s/step": Meaning("wall time of the step", "seconds", "steady", "one a step", "verl"),
+    "actor/entropy": Meaning("token entropy as verl has it", "nats", "falls slowly", "as its loss is", "verl"),
+    "actor/ppo_kl": Meaning(
+        "how far the policy is from the one that sampled", "nats", "near 0", "mean over updates of a step", "verl",
+    ),
+    "num_turns/": Meaning("turns of an episode", "turns", "steady", "see its name", "verl"),
     "timing_s/": Meaning("wall time of a part of the step", "seconds", "steady", "sum over the step", "verl"),
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ _PASS, _FLOOR = "training/plasticity/pass_rate", "training/plasticity/pass_rate_
 _LEVELS = {
     rule.reads[0]: rule.level
     for rule in RULES
-    if rule.name in ("low_entropy_at_start", "entropy_collapse", "zero_advantage", "frozen_bits")
+    if rule.name in ("low_entropy_at_start", "entropy_collapse", "zero_advantage")
 }
 
 _BANDS = 4

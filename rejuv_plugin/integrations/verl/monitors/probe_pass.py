@@ -139,8 +139,11 @@ def _put_right(engine: Any, error: Exception) -> None:
     """
     try:
         recover(engine)
-    except RuntimeError as torn:
-        raise SystemExit(f"rejuvenation: the look at the probe set failed ({error!r}), and {torn}") from error
+    except Exception as torn:
+        raise SystemExit(
+            f"rejuvenation: the look at the probe set failed ({error!r}), and FSDP of this version of torch cannot be "
+            f"put right after it ({torn!r})"
+        ) from error
 
 
 def _see(monitor: LikelihoodMonitor, model_output: dict[str, Tensor], data: TensorDict) -> None:

@@ -34,11 +34,11 @@ _VERLS_OWN = (
 )
 """Metrics of verl, by prefix, that belong into the same picture."""
 COMPARING = (
-    *("grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg"),
+    *("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gpg"),
     *("reinforce_plus_plus_baseline", "optimal_token_baseline", "tir_optimal_token_baseline"),
 )
-"""Of verl's ``algorithm.adv_estimator`` those that compare the answers to a prompt with one another. What a user's own
-estimator does is not known."""
+"""Of verl's ``algorithm.adv_estimator`` those that compare the answers to a prompt with one another. By ``grpo_passk``
+a group teaches only if its best score is one answer's alone. What a user's own estimator does is not known."""
 
 
 class Watch:

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.fsdp._common_utils import HandleTrainingState, TrainingState
 from torch.distributed.tensor import DTensor
 
 from ....errors import InputError
 from ..engine import is_megatron
+from .fsdp_reset import reset_fsdp1, reset_fsdp2
 from .optimizers import distributed_optimizers
 
 
@@ -66,45 +66,16 @@ def recover(engine: Any) -> None:
     """Let weights be read, written and trained after a forward or backward pass that raised half way. Its gradients go.
 
     Raises:
-        RuntimeError: a version of torch that cannot; whole tensors may be left that are not those of the shards.
+        AttributeError, RuntimeError: a version of torch that `fsdp_reset` does not know; whole tensors may be left that
+            are not those of the shards.
     """
     if is_megatron(engine):
         return
     if isinstance(engine.module, FullyShardedDataParallel):
-        _end_of_iteration(engine.module)
+        reset_fsdp1(engine.module)
     elif isinstance(engine.module, FSDPModule):
-        if not hasattr(engine.module, "reset_iter_state"):
-            raise RuntimeError("this version of torch cannot reset FSDP2 after a pass that failed half way")
-        engine.module.reset_iter_state()
-        for module in engine.module.modules():
-            if isinstance(module, FSDPModule):
-                _drop_gradients(module)
+        reset_fsdp2(engine.module)
     _drop_gathered(engine)
-
-
-def _drop_gradients(module: FSDPModule) -> None:
-    """Those that a backward pass had not reduced yet: torch keeps them, and the next one would add to them."""
-    for group in module._get_fsdp_state()._fsdp_param_groups:
-        for parameter in group.fsdp_params:
-            parameter.unsharded_accumulated_grad = None
-            if hasattr(parameter, "_unsharded_param"):
-                parameter._unsharded_param.grad = None
-
-
-def _end_of_iteration(root: Any) -> None:
-    """What torch does at the end of a backward pass (``_runtime_utils._post_backward_final_callback``), but for the
-    gradients, which are dropped."""
-    root._exec_order_data.next_iter()
-    for module in FullyShardedDataParallel.fsdp_modules(root):
-        module.training_state, module._post_backward_callback_queued = TrainingState.IDLE, False
-    for handle in root._all_handles:
-        handle._training_state, handle._post_forward_index = HandleTrainingState.IDLE, None
-        handle._ran_pre_backward_hook = handle._needs_pre_backward_unshard = handle._prefetched = False
-        flat = handle.flat_param
-        flat.grad, flat._post_backward_called = None, False
-        # A later backward pass would add to it.
-        if hasattr(flat, "_saved_grad_shard"):
-            del flat._saved_grad_shard
 
 
 def _drop_gathered(engine: Any) -> None:

@@ -10,13 +10,13 @@ import torch
 from verl.utils.device import get_device_id, get_device_name
 
 from ....checkpoint import Plan
+from ....checkpoint.progress import ProgressLines
 from ....loading import parts, tensor_of
 from ....neurons.reset_set import ResetSet
 from ....probe.measure import measure_sharded
 from ....probe.ranks import Ranks, World, place
 from ..job import MODEL_PATH
 from ..planning import RESET_KEY, SET_KEY
-from ..progress_lines import ProgressLines
 from . import coverage
 from .engines import Loaded, load_rejuvenated
 from .start import Start

@@ -14,6 +14,7 @@ from verl.trainer.ppo.utils import need_reference_policy
 from ....checkpoint import Plan, is_hub_name, plan_reset, reset_file
 from ....checkpoint.cache import check_place, make_directory, read_inputs_once
 from ....checkpoint.compatible import layer_group
+from ....checkpoint.progress import ProgressLines
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
 from ....checkpoint.stream import Shard
@@ -27,7 +28,6 @@ from .. import kept_neurons, run_record, tripwire
 from ..job import Job, run_directory
 from ..outcome import Outcome
 from ..planning import CACHE_KEY, RESET_KEY, SET_KEY, plan_of
-from ..progress_lines import ProgressLines
 from ..summary import Summary
 from .start import Search, Start, fingerprint
 from .worker import with_start
