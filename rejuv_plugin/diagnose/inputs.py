@@ -18,7 +18,7 @@ from ..probe.decoder import ModelShape
 from ..probe.dialogue import Example, check_vocabulary, read_examples
 from ..probe.load import device_of, load_config, load_tokenizer
 from ..probe.prompts import Prompts
-from ..probe.reward import Reward, load_reward
+from ..probe.reward import Reward, load_reward, try_out
 from ..probe.tasks import Task, draw_tasks
 from . import drift
 
@@ -65,6 +65,8 @@ def read_inputs(base: str, ladder: Sequence[str], settings: DiagnosisConfig) -> 
         source = Prompts(settings.prompts, "prompt", None, settings.max_response, "--prompts")
         source.check()
         tasks = draw_tasks(last, source, settings.count, settings.seed, tokenizer, judged=reward is not None)
+        if reward:
+            try_out(reward, tasks[0], "--reward")
     check_vocabulary(ours, [*(example.ids for example in examples), *(task.ids for task in tasks)])
     return Inputs(
         ours,

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import math
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -63,6 +64,24 @@ def load_reward(spec: str, key: str, **arguments: Any) -> Reward:
         return _number(said, key)
 
     return reward
+
+
+def try_out(reward: Reward, task: Task, key: str) -> None:
+    """Score one answer, the ground truth's own text, so that a function that cannot run does not cost hours of samples.
+
+    Raises:
+        InputError: named ``key``; the function raised, or its result is no finite number.
+    """
+    try:
+        reward(task, str(task.ground_truth))
+    except InputError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        got = f"{type(error).__name__}: {one_line(error)} (line {last.lineno} of {Path(last.filename).name})"
+        raise InputError(
+            key, "a function that scores an answer", got, "mend it, or what the prompts tell it"
+        ) from error
 
 
 def scores(

@@ -16,7 +16,7 @@ from ..config import TuningConfig
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet
 from ..probe.load import device_of, load_tokenizer
-from ..probe.reward import Reward, load_reward
+from ..probe.reward import Reward, load_reward, try_out
 from ..probe.tasks import Task, draw_tasks
 from . import with_vllm
 from .data import Data
@@ -94,10 +94,12 @@ def question_of(plan: Plan, settings: TuningConfig, data: Data, key: str) -> Que
     if settings.sampler == "vllm" and not with_vllm.installed():
         raise InputError(f"{key}sampler", "vllm in this environment", "none", "use transformers")
     reward, tokenizer = load_reward(data.reward, f"{key}reward", **data.reward_arguments), load_tokenizer(plan.sft)
+    tasks = draw_tasks(plan.sft, data.prompts, settings.count, settings.seed, tokenizer, judged=True)
+    try_out(reward, tasks[0], f"{key}reward")
     return Question(
         plan,
         data,
-        tuple(draw_tasks(plan.sft, data.prompts, settings.count, settings.seed, tokenizer, judged=True)),
+        tuple(tasks),
         tokenizer,
         reward,
         settings.seed,

@@ -8,7 +8,7 @@ import pytest
 
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.probe.answers import Answers
-from rejuv_plugin.probe.reward import load_reward, scores
+from rejuv_plugin.probe.reward import load_reward, scores, try_out
 from rejuv_plugin.probe.tasks import Task
 
 TASK = Task([{"role": "user", "content": "1+1="}], [1, 2], "sums", "2", {"index": 3})
@@ -116,3 +116,13 @@ def test_a_result_that_is_no_number(file: Path) -> None:
             load_reward(f"{file}:{name}", "k")(TASK, "")
     with pytest.raises(KeyError, match="theirs"):
         load_reward(f"{file}:fails", "k")(TASK, "")
+
+
+def test_a_function_that_fails_is_found_before_models_are_loaded(file: Path) -> None:
+    fails = load_reward(f"{file}:fails", "k")
+    got = rf"KeyError: .*theirs.* \(line \d+ of {file.name}\)"
+    says = rf"^k: expected a function that scores an answer, got {got}. Fix: mend it"
+    with pytest.raises(InputError, match=says):
+        try_out(fails, TASK, "k")
+    with pytest.raises(InputError, match=r"^k: expected a finite number"):
+        try_out(load_reward(f"{file}:nan", "k"), TASK, "k")

@@ -246,6 +246,7 @@ def test_rho_uses_one_measured_set_for_all_alphas(own: Path) -> None:
     ("arguments", "says"),
     [
         (("--reward", "reward.py:absent"), "--reward: expected a function absent"),
+        (("--reward", "broken.py:f"), "--reward: expected a function that scores an answer, got ZeroDivisionError"),
         (("--reward", "gone.py:f"), "--reward: expected FILE.py:FUNCTION"),
         (("--prompts", "gone.parquet"), "--prompts: expected a .parquet or .jsonl file"),
         (("--column", "question"), "--prompts: expected "),
@@ -267,6 +268,7 @@ def test_bad_input_writes_nothing(
 ) -> None:
     # Some environments have it, as that of the tests does.
     monkeypatch.setattr(with_vllm, "installed", lambda: False)
+    (own / "broken.py").write_text("def f(data_source, solution_str, ground_truth, extra_info):\n    return 1 / 0\n")
     before = snapshot(own)
     assert tune(*arguments) == 2
     assert says in capsys.readouterr().err
