@@ -7,6 +7,7 @@ python monitored.py --seeds 2 3 4 --models OUT --runs RUNS                      
 
 import argparse
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,8 @@ class Monitors:
 
 def run(name: str, seed: int, models: Path, directory: Path, steps: int) -> dict[str, object]:
     """One arm of one seed: a directory with ``plasticity.jsonl``, ``alarms.jsonl`` and ``result.json``."""
+    # Of a run that was stopped: histories only grow, and it begins anew.
+    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as made:
         path, _ = make_start(ARMS[name], models, seed, Path(made))

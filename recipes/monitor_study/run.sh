@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Do the alarms tell an over-trained start of RL from a rejuvenated one? The plugin's own monitors under plain GRPO.
 #   SEEDS="2 3 4 5 6" JOBS=2 bash recipes/monitor_study/run.sh
-# A minute for each arm and seed on one core, and two minutes for the models of each seed. A study that was stopped goes on.
+# Half a minute for each arm and seed on one core, two minutes for the models of each seed. A study that was stopped
+# goes on where it was.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does the neuron reset help beyond fusion? Arms, seeds and paired statistics on the quickstart's task, without verl.
 #   SEEDS="2 3 4 5 6" ARMS="main variants" JOBS=2 bash recipes/reset_study/run.sh
-# Half a minute for each arm and seed on one core, and two minutes for the models of each seed. A run that was stopped
+# Half a minute for each arm and seed on one core, two minutes for the models of each seed. A study that was stopped
 # goes on where it was.
 set -euo pipefail
 

@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"rejuv: {one_line(error.format_message())} Fix: see {command} --help.", file=sys.stderr)
         sys.exit(2)
     except click.Abort:
+        print("rejuv: stopped", file=sys.stderr)
         sys.exit(130)
     except InputError as error:
         print(f"rejuv: {error}", file=sys.stderr)

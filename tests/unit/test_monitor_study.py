@@ -33,6 +33,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, name in enumerate(("base", "sft4", "sft64")):
         torch.manual_seed(i)
         save(build_model(Settings(), tokenizer), tokenizer, models_dir(root, 3, Settings()) / name)
+    # What a killed run left.
+    (root / "runs" / "seed3-over").mkdir(parents=True)
+    (root / "runs" / "seed3-over" / "plasticity.jsonl").write_text('{"step": 7, "metrics": {}}\n')
     with pytest.MonkeyPatch.context() as patch:
         runs = ["--models", str(root), "--runs", str(root / "runs"), "--steps", "2"]
         patch.setattr(sys, "argv", ["monitored.py", "--seeds", "3", "--arms", "over", "fusion", *runs])
