@@ -17,7 +17,7 @@ from arms import ARMS
 from collect import SIGNALS
 from depths import GRID, LADDER, start_of
 from predict import BAD, rank_correlation
-from study import read_rows
+from study import read_seeds
 
 from rejuv_plugin.monitors.alarms import Alarm, Alarms
 from rejuv_plugin.monitors.judges import START
@@ -35,9 +35,8 @@ ENTROPY = "actor/plasticity/entropy"
 
 def read_runs(rows: Path) -> dict[str, dict[int, Row]]:
     """By start, in the order of ORDER (others last), and seed."""
-    read = [row for path in sorted(rows.glob("seed*.jsonl")) for row in read_rows(path)]
     found: dict[str, dict[int, Row]] = {name: {} for name in ORDER}
-    for row in read:
+    for row in read_seeds(rows):
         found.setdefault(row["arm"], {})[row["seed"]] = row | {"alarms": replayed(row)}
     return {name: runs for name, runs in found.items() if runs}
 

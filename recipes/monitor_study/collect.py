@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from study import read_rows, rounded
+from study import read_seeds, rounded
 
 from rejuv_plugin.monitors.history import PLASTICITY, read_steps
 from rejuv_plugin.monitors.rules import RULES
@@ -33,11 +33,10 @@ def runs_of(root: Path) -> Iterator[tuple[Row, Path]]:
     """What is known of each run that ended, and the directory with its ``plasticity.jsonl``, where monitors were on."""
     for path in sorted(root.glob("seed*-*/result.json")):
         yield json.loads(path.read_text()), path.parent
-    for path in sorted(root.glob("seed*.jsonl")):
-        for row in read_rows(path):
-            for directory in root.glob(f"runs/seed{row['seed']}-*/{row['arm']}/checkpoints"):
-                if (directory / PLASTICITY).exists():
-                    yield row, directory
+    for row in read_seeds(root):
+        for directory in root.glob(f"runs/seed{row['seed']}-*/{row['arm']}/checkpoints"):
+            if (directory / PLASTICITY).exists():
+                yield row, directory
 
 
 def row_of(known: Row, directory: Path) -> Row:

@@ -17,7 +17,7 @@ import numpy as np
 from arms import ARMS, MAIN, VARIANTS, Arm
 from grpo import RL
 from scipy import stats
-from study import read_rows, setup_of
+from study import read_seeds, setup_of
 
 Row = Mapping[str, object]
 IN, OUT = "nav_in", "nav_out"
@@ -95,7 +95,7 @@ def by_arm(directory: Path, rl: RL) -> dict[str, dict[int, Row]]:
     """Rows by arm and seed; rows of other settings than today's are left out, and counted aloud."""
     found: dict[str, dict[int, Row]] = defaultdict(dict)
     stale = 0
-    for row in (row for path in sorted(directory.glob("seed*.jsonl")) for row in read_rows(path)):
+    for row in read_seeds(directory):
         if row["arm"] in ARMS and row["setup"] == setup_of(ARMS[row["arm"]], rl):
             found[row["arm"]][row["seed"]] = row
         else:

@@ -167,6 +167,11 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def read_seeds(directory: Path) -> list[Row]:
+    """The rows of all ``seed<N>.jsonl`` there."""
+    return [row for path in sorted(directory.glob("seed*.jsonl")) for row in read_rows(path)]
+
+
 def wanted(names: list[str]) -> list[str]:
     """Arms by name; ``main`` and ``variants`` stand for groups."""
     groups = {"main": list(MAIN), "variants": list(VARIANTS)}

@@ -25,7 +25,7 @@ from predict import (
     predictions,
     signals_of,
 )
-from study import read_rows
+from study import read_seeds
 
 # Each of the first against the second.
 QUESTIONS = (
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    rows = by_start([row for path in sorted((args.results / "rows").glob("seed*.jsonl")) for row in read_rows(path)])
+    rows = by_start(read_seeds(args.results / "rows"))
     if not rows:
         parser.error(f"{args.results}: expected rows/seed<N>.jsonl of this study, got none. Fix: run ladder.py first.")
     diagnoses, tunings = read_all(args.results / "diagnosis"), read_all(args.results / "tuning")

@@ -111,10 +111,10 @@ def _smoothed(memory: Memory, name: str, value: float) -> float | None:
     return fmean(last) if len(last) == WINDOW else None
 
 
-ALIKE = 0.4
+ALIKE, MIXED = 0.4, 0.3
 """At a pass rate of p*(g) half of the groups and more are of one score, if a score says pass or fail and nothing else.
 Far fewer are where scores differ among the failures, or among the passes, as a reward model's do: there the pass rate
-does not tell whether there is anything to learn."""
+does not tell whether there is anything to learn. Judged from the first on, ended below the second."""
 
 
 def no_signal(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
@@ -123,7 +123,7 @@ def no_signal(rule: Rule, step: int, values: Sequence[float], memory: Memory) ->
     if passed is None or alike is None:
         return None
     seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm below {rule.level * floor:.3f}"
-    return Judged(passed < rule.level * floor and alike >= ALIKE, passed > rule.clear * floor or alike < ALIKE, seen)
+    return Judged(passed < rule.level * floor and alike >= ALIKE, passed > rule.clear * floor or alike < MIXED, seen)
 
 
 def all_solved(rule: Rule, step: int, values: Sequence[float], memory: Memory) -> Judged | None:
@@ -133,7 +133,7 @@ def all_solved(rule: Rule, step: int, values: Sequence[float], memory: Memory) -
         return None
     high = 1 - rule.level * floor
     seen = f"pass rate {passed:.3f}, mean of {WINDOW} steps; alarm above {high:.3f}"
-    return Judged(passed > high and alike >= ALIKE, passed < 1 - rule.clear * floor or alike < ALIKE, seen)
+    return Judged(passed > high and alike >= ALIKE, passed < 1 - rule.clear * floor or alike < MIXED, seen)
 
 
 SOLVED = 0.5

@@ -108,6 +108,18 @@ def test_noise_around_the_level_neither_raises_nor_ends(name: str) -> None:
     assert alarms.metrics()[METRIC + name] == 1.0
 
 
+@pytest.mark.parametrize(("name", "rate"), [("no_signal", 0.02), ("all_solved", 0.99)])
+def test_noise_in_how_many_groups_are_alike_neither_raises_nor_ends(name: str, rate: float) -> None:
+    around = [passed(rate) | {ZERO: share} for share in (0.31, 0.39)] * 25
+    assert name not in {alarm.name for alarm in run(around)}
+    alarms = Alarms()
+    assert name in {alarm.name for alarm in run([passed(rate)] * 10, alarms)}
+    run(around, alarms, 11)
+    assert alarms.metrics()[METRIC + name] == 1.0
+    run([passed(rate) | {ZERO: 0.1}] * 10, alarms, 61)
+    assert alarms.metrics()[METRIC + name] == 0.0
+
+
 @pytest.mark.parametrize("mean", [-3.0, 3.0])
 def test_scores_on_one_side_of_a_pass_are_no_alarm_where_they_differ(mean: float) -> None:
     """A reward model's: each answer has an advantage, whatever counts as a pass."""
