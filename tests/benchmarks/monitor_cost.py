@@ -4,20 +4,20 @@
 
 verl's own FSDP2 engine trains a random Qwen2, on a CPU, or with ``cuda`` on all GPUs of this machine: there in bf16,
 with a model and a batch that fill one. A step is what the actor does in RL: log-probabilities of the batch, the update,
-and the stream of weights to a rollout that takes no time. Each step is done in turn, in one process: as it is, with
-each of the monitors of every step alone, with all of them (core), and with a look at a probe set of 16 sequences, of
-which a run has one in 10 steps; the full set is the core and a tenth of that look. On one H200 a step of all six takes
-half a minute: 5 steps, and 2 before them that do not count, are done in under 5 minutes.
+and the stream of weights to a rollout that takes no time. Each step is done in turn, in one process: as it is, and with
+all monitors of every step (core); one step in 7 also with each of these alone, and with a look at a probe set of 16
+sequences, of which a run has one in 10 steps. The full set is the core and a tenth of that look.
 
-What is printed: milliseconds that each adds to a step, their share of the step and that of CPU time (of the slowest
-rank; with the standard error of the mean over steps), and the peak of this process's memory or of the GPU's. A step of
-RL has rollouts too, and shares of it are smaller: so how long a step must be for a share of 2 %, for the full set of
-5 %. What monitors keep between steps, 30 bytes a sampled weight, is in all peaks.
+What is printed: milliseconds that each adds to the same step as it is (mean and median over steps), their share of the
+step and that of CPU time (of the slowest rank; with the standard error of the mean), and the peak of this process's
+memory or of the GPU's. A step of RL has rollouts too, and shares of it are smaller: so how long a step must be for a
+share of 2 %, for the full set of 5 %. What monitors keep between steps, 30 bytes a sampled weight, is in all peaks.
 
 On a GPU flash-attn must be installed, of which verl takes the fused cross-entropy: without it verl goes through bf16
 logits token by token in Python, and a step takes minutes.
 """
 
+import math
 import statistics
 import sys
 import tempfile
@@ -33,7 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from worker_load import save
 
 CORE = ("tokens", "gradients", "weights")
-KINDS = ("none", *CORE, "core", "look")
+KINDS = ("none", "core", *CORE, "look")
+DETAIL = 7
+"""One step in so many is done with every kind, the others as they are and with the core."""
 EVERY = 10
 """Steps between two looks at the probe set, by default."""
 _WRAPPED = ("optimizer_step", "prepare_model_outputs", "get_per_tensor_param")
@@ -54,6 +56,17 @@ class Load:
     dtype: str
     """Of the forward; weights and optimizer are float32."""
     attention: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one step on a rank: seconds, CPU seconds and peak MiB."""
+
+    step: int
+    kind: str
+    seconds: float
+    cpu: float
+    peak: float
 
 
 LOADS = {
@@ -87,8 +100,8 @@ def hubs_of(engine: Any, path: Path, examples: list, device: str) -> dict[str, t
     return found
 
 
-def train(device: torch.device, path: Path, load: Load, steps: int) -> dict[str, dict[str, list[float]]]:
-    """On a rank: seconds, CPU seconds and peak MiB of each step by kind."""
+def train(device: torch.device, path: Path, load: Load, steps: int) -> list[Cost]:
+    """On a rank: what each step cost; as many on every rank, in the same order."""
     import rollouts
     from fsdp_cpu import engines
 
@@ -107,32 +120,32 @@ def train(device: torch.device, path: Path, load: Load, steps: int) -> dict[str,
     def batch() -> Any:
         return rollouts.batch(mine, 1.0, micro_batch_size_per_gpu=load.micro)
 
-    cost: dict[str, dict[str, list[float]]] = {kind: {"seconds": [], "cpu": [], "peak": []} for kind in KINDS}
-    for step in range(steps + 2):
-        for kind in KINDS:
-            attributes, hub = hubs[kind]
-            vars(engine).update(attributes)
-            _forget_peak(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            with engine.eval_mode():
-                engine.infer_batch(batch(), loss_function=rollouts.loss)
-            with engine.train_mode():
-                engine.train_batch(batch(), loss_function=rollouts.loss)
-            for _ in engine.get_per_tensor_param()[0]:
-                pass
-            if hub:
-                report = hub.report(step)
-                assert not report.failed, report.failed
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            if step > 1:  # the first are for compiling, and for what monitors read once
-                for key, value in (("seconds", wall), ("cpu", cpu), ("peak", _peak(device))):
-                    cost[kind][key].append(value)
-        if step > 1:
-            latest = ", ".join(f"{kind} {values['seconds'][-1]:.3f} s" for kind, values in cost.items())
-            print(f"step {step - 1}: {latest}", file=sys.stderr, flush=True)
-    return cost
+    def cost(step: int, kind: str) -> Cost:
+        attributes, hub = hubs[kind]
+        vars(engine).update(attributes)
+        _forget_peak(device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        with engine.eval_mode():
+            engine.infer_batch(batch(), loss_function=rollouts.loss)
+        with engine.train_mode():
+            engine.train_batch(batch(), loss_function=rollouts.loss)
+        for _ in engine.get_per_tensor_param()[0]:
+            pass
+        if hub:
+            report = hub.report(step)
+            assert not report.failed, report.failed
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return Cost(step, kind, time.perf_counter() - wall, time.process_time() - cpu, _peak(device))
+
+    for kind in (*KINDS, *KINDS[:2]):
+        cost(-1, kind)  # for compiling, and for what monitors read once
+    costs = []
+    for step in range(steps):
+        latest = [cost(step, kind) for kind in (KINDS if step % DETAIL == 0 else KINDS[:2])]
+        print(f"step {step + 1}:", *(f"{c.kind} {c.seconds:.3f} s" for c in latest), file=sys.stderr, flush=True)
+        costs += latest
+    return costs
 
 
 def _forget_peak(device: torch.device) -> None:
@@ -151,7 +164,7 @@ def _peak(device: torch.device) -> float:
     return int(lines["VmHWM"].split()[0]) / 1024
 
 
-def measure(device: str, path: Path, load: Load, steps: int, world: int) -> list[dict[str, dict[str, list[float]]]]:
+def measure(device: str, path: Path, load: Load, steps: int, world: int) -> list[list[Cost]]:
     """`train` on all ranks."""
     if device == "cuda":
         import gpu_ranks
@@ -175,36 +188,41 @@ def main(device: str, hidden: int = 0, vocabulary: int = 0, steps: int = 20, wor
         torch.cuda.empty_cache()
         found = measure(device, path, load, steps, world)
     # A step takes as long as its slowest rank.
-    costs = {
-        kind: {key: [max(rank) for rank in zip(*(r[kind][key] for r in found), strict=True)] for key in found[0][kind]}
-        for kind in KINDS
-    }
-    plain = costs["none"]
+    costs = [
+        Cost(cost[0].step, cost[0].kind, *(max(getattr(c, key) for c in cost) for key in ("seconds", "cpu", "peak")))
+        for cost in zip(*found, strict=True)
+    ]
+    plain = {cost.step: cost for cost in costs if cost.kind == "none"}
+    whole = {key: statistics.mean(getattr(c, key) for c in plain.values()) for key in ("seconds", "cpu")}
+    peaks = {kind: max(cost.peak for cost in costs if cost.kind == kind) for kind in KINDS}
     print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, {len(found)} ranks, {load}, {steps} steps")
-    print(f"a step as it is: {statistics.mean(plain['seconds']):.3f} s, peak {max(plain['peak']):.0f} MiB")
-    more = {
-        kind: {key: [a - b for a, b in zip(costs[kind][key], plain[key], strict=True)] for key in ("seconds", "cpu")}
-        for kind in KINDS[1:]
-    }
+    print(f"a step as it is: {whole['seconds']:.3f} s, peak {peaks['none']:.0f} MiB")
+    more = {kind: {key: added(costs, plain, kind, key) for key in whole} for kind in KINDS[1:]}
+    # Other steps than the core's: the errors are independent.
     more["full set"] = {
-        key: [core + look / EVERY for core, look in zip(more["core"][key], more["look"][key], strict=True)]
-        for key in ("seconds", "cpu")
+        key: (
+            more["core"][key][0] + more["look"][key][0] / EVERY,
+            math.hypot(more["core"][key][1], more["look"][key][1] / EVERY),
+            more["core"][key][2] + more["look"][key][2] / EVERY,
+        )
+        for key in whole
     }
-    for kind, added in more.items():
-        of = kind if kind in costs else "look"
-        peak = max(costs[of]["peak"]) / max(plain["peak"]) - 1
-        milliseconds, aim = 1000 * statistics.mean(added["seconds"]), 5 if kind == "full set" else 2
-        wall, cpu = (_share(added[key], plain[key]) for key in ("seconds", "cpu"))
+    for kind, by_key in more.items():
+        peak = peaks[kind if kind in peaks else "look"] / peaks["none"] - 1
+        milliseconds, _, median = (1000 * number for number in by_key["seconds"])
+        wall, cpu = (f"{n[0] / whole[key]:+.2%} (± {n[1] / whole[key]:.2%})" for key, n in by_key.items())
+        aim = 5 if kind == "full set" else 2
         print(
-            f"{kind:9}: {milliseconds:+8.1f} ms, wall {wall}, CPU {cpu}, peak {peak:+.2%}; "
+            f"{kind:9}: {milliseconds:+8.1f} ms (median {median:+.1f}), wall {wall}, CPU {cpu}, peak {peak:+.2%}; "
             f"{aim} % of a step of {max(0.0, milliseconds) / aim / 10:.2f} s"
         )
 
 
-def _share(more: list[float], of: list[float]) -> str:
-    """Of a step, and its standard error."""
-    mean = statistics.mean(of)
-    return f"{statistics.mean(more) / mean:+.2%} (± {statistics.stdev(more) / len(more) ** 0.5 / mean:.2%})"
+def added(costs: list[Cost], plain: dict[int, Cost], kind: str, key: str) -> tuple[float, float, float]:
+    """What ``kind`` adds to ``key`` of the same step as it is: mean, its standard error, and median."""
+    more = [getattr(cost, key) - getattr(plain[cost.step], key) for cost in costs if cost.kind == kind]
+    error = statistics.stdev(more) / len(more) ** 0.5 if len(more) > 1 else math.nan
+    return statistics.mean(more), error, statistics.median(more)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 import architectures
 import gpu_ranks
 import pytest
-import ranks
 import torch
 from checkpoints import weights
 
@@ -64,9 +63,10 @@ def test_engines_hold_what_disk_mode_writes(pair: Path, strategy: str) -> None:
     gpu_ranks.run(load, pair, strategy)
 
 
-def search(device: torch.device, pair: Path, settings: ResetConfig, examples: list[Example], on_cpu: ResetSet) -> None:
+def search(device: torch.device, pair: Path, settings: ResetConfig, examples: list[Example]) -> None:
     """On a rank: the set differs from the CPU's by neurons next to close cuts at most, and the GPU is free again."""
-    found = measure_sharded(planned(pair), settings, examples, {}, "--", device)
+    arguments = (planned(pair), settings, examples, {}, "--")
+    on_cpu, found = (measure_sharded(*arguments, on) for on in (torch.device("cpu"), device))
     differing = sum(len({*found.modules[name].indices} ^ {*c.indices}) for name, c in on_cpu.modules.items())
     assert differing <= 2 * found.statistics["cuts"]["close"]
     # cuBLAS keeps its workspaces, some 10 MiB that every later user of the process shares.
@@ -78,7 +78,4 @@ def test_neurons_found_on_gpus(pair: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     texts = [tuple(torch.randint(3, 96, (20,), generator=generator).tolist()) for _ in range(5)]
     examples = [Example(text, tuple(range(8, 20))) for text in texts]
-    settings = ResetConfig(ratio=0.05, calibration="-", positions=2)
-    arguments = (planned(pair), settings, examples, {}, "--")
-    (on_cpu,) = ranks.run(lambda: measure_sharded(*arguments, torch.device("cpu")), 1)
-    gpu_ranks.run(search, pair, settings, examples, on_cpu)
+    gpu_ranks.run(search, pair, ResetConfig(ratio=0.05, calibration="-", positions=2), examples)

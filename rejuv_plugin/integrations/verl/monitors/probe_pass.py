@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass of the policy over the probe set, that all probe-set monitors look at."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,6 +138,9 @@ def _put_right(engine: Any, error: Exception) -> None:
     Raises:
         SystemExit: it cannot be done. Training on might be on other weights, and nobody would see it.
     """
+    # torch 2.11 lets a checkpointed forward that raises wait, with its hooks on whatever autograd saves, until the last
+    # frame that knows of it is gone. The error is kept, and with it its frames.
+    traceback.clear_frames(error.__traceback__)
     try:
         recover(engine)
     except Exception as torn:
