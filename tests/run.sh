@@ -3,14 +3,17 @@
 #   VENV     the environment (default .venv in the checkout; made and kept up to date here)
 #   PYTHON   the interpreter it is made with (3.11 or 3.12)
 #   STREAMS  tests that run at a time (default 2; a verl job takes 3 to 5 GiB and little more than a core)
-#   VLLM     0 leaves out the jobs through vLLM's CPU build, and its installation
+#   PINS     gpu takes verl's versions for GPUs (constraints/gpu.txt: another torch and transformers); default cpu
+#   VLLM     0 leaves out the jobs through vLLM's CPU build, and its installation; with PINS=gpu there are none
 #   RECIPES  1 adds the run scripts of the recipes for clusters, two steps each with a tiny model
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-$PWD/.venv}
 STREAMS=${STREAMS:-2}
+PINS=${PINS:-cpu}
 VLLM=${VLLM:-1}
+if [ "$PINS" = gpu ]; then VLLM=0; fi
 RECIPES=${RECIPES:-0}
 
 . constraints/install.sh
