@@ -14,7 +14,9 @@ class InputError(ValueError):
 
     def __init__(self, key: str, expected: str, got: str, fix: str) -> None:
         self.key, self.expected, self.got, self.fix = key, expected, got, fix
-        super().__init__(f"{key}: expected {expected}, got {got}. Fix: {fix.rstrip('.')}.")
+        message = f"{key}: expected {expected}, got {got}. Fix: {fix.rstrip('.')}."
+        # Names of files and tensors may have line breaks in them, and come from elsewhere.
+        super().__init__(" ".join(message.splitlines()))
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str, str]]:
         return type(self), (self.key, self.expected, self.got, self.fix)

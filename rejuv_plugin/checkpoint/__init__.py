@@ -7,8 +7,8 @@
     materialise(plan, "cache").path                                # one directory per content, made once
     plan_reset(plan, reset_file.load(path, key), 1.0, key)         # the same plan with neurons reset on the way
 
-To read in this order: source, headers, refused, layout, compatible, adapter, patterns, perturb, plan, reset,
-small_file, reset_file; pieces, progress, progress_bars, digest; elements, adapter_values, whole, combine, stream;
+To read in this order: small_file, source, headers, refused, layout, compatible, adapter, patterns, perturb, plan,
+reset, reset_file; pieces, progress, progress_bars, digest; elements, adapter_values, whole, combine, stream;
 provenance, valid, verify; target, temporary, write_back, journal, locks, write; cache. Nothing here knows verl, Ray or
 the console command.
 """

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import InputError
 from .compatible import EMBEDDINGS, HEADS, is_head, module_of, of_text
 from .headers import FLOATING, TensorInfo, read_header
-from .layout import Checkpoint, read_json, side_files
+from .layout import Checkpoint, read_object, side_files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -76,7 +76,7 @@ def read_adapter(given: str, root: Path, key: str, base: Checkpoint) -> tuple[Ch
     Raises:
         InputError: named ``key``; not a LoRA adapter, a variant with another formula, or not of this base.
     """
-    config = read_json(root / CONFIG, key)
+    config = read_object(root / CONFIG, key)
     _refuse_variants(config, key)
     header = read_header(root / WEIGHTS, key)
     checkpoint = Checkpoint(
@@ -95,7 +95,7 @@ def merged_side_files(base: Checkpoint, adapter: Checkpoint) -> dict[str, Path]:
     replaced: set[str] = set()
     if any(_VOCABULARY.fullmatch(Path(name).name) for name in tokenizer):
         replaced.update(_files(base, _TOKENIZER))
-    in_settings = _SETTINGS in tokenizer and "chat_template" in read_json(adapter.root / _SETTINGS, adapter.key)
+    in_settings = _SETTINGS in tokenizer and "chat_template" in read_object(adapter.root / _SETTINGS, adapter.key)
     if template or in_settings:
         replaced.update(_files(base, _TEMPLATE))
     kept = {name: base.root / name for name in base.side_files if name not in replaced}
@@ -107,7 +107,7 @@ def _files(checkpoint: Checkpoint, group: re.Pattern[str]) -> list[str]:
 
 
 def _refuse_variants(config: Mapping[str, Any], key: str) -> None:
-    got = None
+    got: str | None
     if config.get("peft_type") != "LORA":
         got = f"peft_type {config.get('peft_type')!r}"
     elif config.get("bias", "none") != "none":
@@ -115,7 +115,7 @@ def _refuse_variants(config: Mapping[str, Any], key: str) -> None:
     elif str(config.get("init_lora_weights")).lower().startswith(_CHANGE_THE_BASE):
         got = f"init_lora_weights {config['init_lora_weights']!r}, which changes the base"
     else:
-        got = next((f"{entry}" for entry in _OTHER_FORMULAS if config.get(entry)), None)
+        got = next((entry for entry in _OTHER_FORMULAS if config.get(entry)), None)
     if got:
         raise InputError(
             key,

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a base and an SFT checkpoint are two states of one model: the checks that headers and config.json allow."""
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from typing import Any
 from ..errors import InputError
 from .headers import FLOATING
 from .layout import MANIFEST, Checkpoint
+from .small_file import read_json
 
 # Models can agree in every shape and still not be the same function: the same projection split into other heads.
 _GEOMETRY = ("num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers", "hidden_act")
@@ -59,10 +59,10 @@ def check_fused_once(base: Checkpoint, sft: Checkpoint, alpha: float) -> None:
         InputError: named by the SFT checkpoint's key; its manifest says so.
     """
     try:
-        record = json.loads((sft.root / MANIFEST).read_bytes())
+        record = read_json(sft.root / MANIFEST)
         fusion, source = record["settings"]["fusion"], record["inputs"]["sft"]["given"]
         theirs = {file: entry["size"] for file, entry in record["inputs"]["base"]["files"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return
     same = theirs == {file: header.size for file, header in base.headers.items()}
     if alpha != 1 and same and fusion != {"alpha": 1.0}:
@@ -80,10 +80,10 @@ def _check_distinct(base: Checkpoint, sft: Checkpoint) -> None:
         os.path.samefile(base.root / file, sft.root / file) for file in base.headers
     )
     if same_files or os.path.samefile(base.root, sft.root):
-        raise same_checkpoint(base, sft, f"the same files as {sft.key} ({sft.root})")
+        raise same_checkpoint(base, f"the same files as {sft.key} ({sft.root})")
 
 
-def same_checkpoint(base: Checkpoint, sft: Checkpoint, got: str) -> InputError:
+def same_checkpoint(base: Checkpoint, got: str) -> InputError:
     """The error for a base that is the SFT checkpoint: fusion would silently do nothing."""
     return InputError(
         base.key, "the model that the SFT checkpoint started from", got, f"set {base.key} to the model before SFT"
@@ -105,10 +105,12 @@ def _check_architecture(base: Checkpoint, sft: Checkpoint) -> None:
 
 def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     tied = _tied(base, sft)
+    # Once: a checkpoint has tens of thousands of names, and of another model all are missing.
+    modules = {_top(name) for name in base.tensors}
     names, missing = {}, []
     for name in sft.tensors:
         partner = name if name in base.tensors else _partner(name, base) if tied else None
-        if partner is None and (_is_extra_head(name, base) or is_computed(name, sft.tensors[name].shape)):
+        if partner is None and (_is_extra_head(name, modules) or is_computed(name, sft.tensors[name].shape)):
             continue
         if partner is None:
             missing.append(name)
@@ -129,10 +131,14 @@ def _base_names(base: Checkpoint, sft: Checkpoint) -> dict[str, str]:
     return names
 
 
-def _is_extra_head(name: str, base: Checkpoint) -> bool:
-    """Whether a tensor that the base does not have belongs to a module beside the model: ``v_head.summary.weight``."""
-    tops = {other.partition(".")[0] for other in base.tensors}
-    return name.partition(".")[0] not in tops and module_of(name) not in HEADS + EMBEDDINGS
+def _is_extra_head(name: str, modules: set[str]) -> bool:
+    """Whether a tensor that the base, of these modules, does not have is of one beside: ``v_head.summary.weight``."""
+    return _top(name) not in modules and module_of(name) not in HEADS + EMBEDDINGS
+
+
+def _top(name: str) -> str:
+    """The outermost module of a tensor: ``model`` of ``model.norm.weight``."""
+    return name.partition(".")[0]
 
 
 def _tied(base: Checkpoint, sft: Checkpoint) -> bool:
@@ -172,6 +178,8 @@ def _partner(name: str, checkpoint: Checkpoint) -> str | None:
     """The tied partner of an embedding or head ``name`` in ``checkpoint``, if there is exactly one."""
     module = module_of(name)
     kinds = EMBEDDINGS if module in HEADS else HEADS if module in EMBEDDINGS else ()
+    if not kinds:
+        return None
     found = [other for other in checkpoint.tensors if other.endswith(".weight") and module_of(other) in kinds]
     return found[0] if len(found) == 1 and name.endswith(".weight") else None
 

@@ -4,8 +4,7 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ import xxhash
 from .headers import Header
 from .pieces import Pieces, read_exactly
 from .progress import Progress
+from .small_file import read_json, write_text
 
 _BLOCK_BYTES = 1 << 20
 
 
-def sha256_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of files, as 64 hexadecimal digits by path: for small ones, such as data."""
-    return {path: _whole(path, hashlib.sha256(), lambda count: None) for path in paths}
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits: for small ones, such as data."""
+    return _whole(path, hashlib.sha256(), lambda count: None)
 
 
 def digest_files(
@@ -64,7 +64,9 @@ def _digests(readers: Mapping[Path, _Reader], memo: Path | None, progress: Progr
     for path in unknown:
         known[identities[path]] = readers[path](path, advance)
     if memo and unknown:
-        _write_memo(memo, known)
+        # The digests are right without it; the next call reads the files again.
+        with suppress(OSError):
+            write_text(memo, json.dumps(known, indent=0, sort_keys=True))
     return {path: known[identity] for path, identity in identities.items()}
 
 
@@ -107,20 +109,9 @@ def _read_memo(memo: Path | None) -> dict[str, str]:
     if memo is None:
         return {}
     try:
-        content = json.loads(memo.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = read_json(memo)
+    except (OSError, ValueError):
         return {}
     if not isinstance(content, dict):
         return {}
     return {identity: digest for identity, digest in content.items() if isinstance(digest, str) and len(digest) == 32}
-
-
-def _write_memo(memo: Path, known: dict[str, str]) -> None:
-    partial = memo.with_name(f"{memo.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(known, indent=0, sort_keys=True))
-        partial.replace(memo)
-    except OSError:
-        # The digests are right without it; the next call reads the files again.
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

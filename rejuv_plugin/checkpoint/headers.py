@@ -6,7 +6,6 @@ Format: 8 bytes little-endian length, that many bytes of JSON, then the tensors'
 https://huggingface.co/docs/safetensors/index#format
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, not_readable
+from .small_file import parse_json
 
 # The limit of the safetensors library itself: a larger length is a file that is not safetensors.
 MAX_HEADER_BYTES = 100_000_000
@@ -89,8 +89,8 @@ def read_header(path: Path, key: str) -> Header:
 
 def _parse(text: bytes, file: str, data_start: int, size: int) -> dict[str, TensorInfo]:
     try:
-        entries = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError):
+        entries = parse_json(text, _no_duplicates)
+    except ValueError:
         raise _Damaged("has a header that is not JSON") from None
     if not isinstance(entries, dict):
         raise _Damaged("has a header that is not a JSON object")

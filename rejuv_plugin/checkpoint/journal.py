@@ -17,6 +17,7 @@ from .digest import digest_files, identity
 from .headers import read_header
 from .plan import Plan
 from .provenance import FORMAT, settings
+from .small_file import parse_json, write_text
 from .stream import Shard
 
 JOURNAL = ".rejuvenation-journal"
@@ -29,21 +30,19 @@ class Journal:
         """Begin it anew with what is finished already."""
         self._path = directory / JOURNAL
         lines = [_described(plan), *map(_record, finished.values())]
-        self._write("w", "".join(json.dumps(line) + "\n" for line in lines))
+        # All or nothing: what it had, work of a run before this one, is not to be lost by a death here.
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def add(self, shard: Shard) -> None:
         """Note that a weight file is finished: written and flushed."""
-        self._write("a", json.dumps(_record(shard)) + "\n")
+        with self._path.open("a") as file:
+            file.write(json.dumps(_record(shard)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def remove(self) -> None:
         """The run is complete."""
         self._path.unlink()
-
-    def _write(self, mode: str, text: str) -> None:
-        with self._path.open(mode) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def claimed(directory: Path, plan: Plan) -> dict[str, Shard]:
@@ -53,15 +52,15 @@ def claimed(directory: Path, plan: Plan) -> dict[str, Shard]:
     """
     try:
         lines = (directory / JOURNAL).read_bytes().splitlines(keepends=True)
-        if json.loads(lines[0]) != _described(plan):
+        if parse_json(lines[0]) != _described(plan):
             return {}
-    except (OSError, ValueError, IndexError, RecursionError):
+    except (OSError, ValueError, IndexError):
         return {}
     found: dict[str, Shard] = {}
     for line in lines[1:]:
         try:
-            shard = _shard(json.loads(line)) if line.endswith(b"\n") else None
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            shard = _shard(parse_json(line)) if line.endswith(b"\n") else None
+        except (ValueError, TypeError, LookupError, AttributeError):
             shard = None
         if shard is None or shard.file not in plan.layout.headers:
             break

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Hugging Face checkpoint directory as a record, read from headers and JSON files alone."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +11,7 @@ from typing import Any
 from ..errors import InputError, not_readable
 from .headers import Header, TensorInfo, read_header
 from .refused import no_safetensors, refuse_quantised
+from .small_file import read_json
 from .source import locate
 
 MANIFEST = "rejuvenation.json"
@@ -64,7 +64,7 @@ def read_checkpoint(given: str, key: str) -> Checkpoint:
         InputError: named ``key``; not found, no safetensors, damaged, quantised, or an index that does not fit.
     """
     root = locate(given, key)
-    config = read_json(root / "config.json", key)
+    config = read_object(root / "config.json", key)
     indexed = (root / _INDEX).is_file()
     if not indexed and not (root / _SINGLE).is_file():
         raise no_safetensors(root, key)
@@ -83,7 +83,7 @@ def read_checkpoint(given: str, key: str) -> Checkpoint:
 
 
 def _weight_map(root: Path, key: str) -> dict[str, str]:
-    weight_map = read_json(root / _INDEX, key).get("weight_map")
+    weight_map = read_object(root / _INDEX, key).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(key, f"a weight_map in {_INDEX}", "none", _RESAVE)
     for name, file in weight_map.items():
@@ -142,17 +142,17 @@ def is_side_file(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _SIDE_FILES)
 
 
-def read_json(path: Path, key: str) -> dict[str, Any]:
+def read_object(path: Path, key: str) -> dict[str, Any]:
     """A JSON object from a file, or `InputError` named ``key``."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             key, f"{path.name} in {path.parent}", "no such file", "give the directory of a Hugging Face checkpoint"
         ) from None
     except PermissionError:
         raise not_readable(key, path) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(key, f"{path} to be readable JSON", type(error).__name__, _RESAVE) from None
     if not isinstance(content, dict):
         raise InputError(key, f"{path} to be a JSON object", type(content).__name__, _RESAVE)

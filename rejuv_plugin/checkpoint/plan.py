@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import FusionConfig
@@ -19,7 +20,6 @@ from .layout import Checkpoint, read_checkpoint
 from .patterns import alpha_of_each, chosen_tensors, key_of
 from .perturb import Perturbation, perturbation
 from .source import locate
-from .whole import check_method
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def plan_fusion(
     Raises:
         InputError: a checkpoint is missing, damaged, a pickle or quantised, or the two are not states of one model.
     """
-    check_method(fusion, fusion_key)
+    _check_method(fusion, fusion_key)
     ours = read_checkpoint(base, base_key)
     root = locate(sft, sft_key)
     if is_adapter(root):
@@ -206,6 +206,16 @@ def plan_fusion(
             alpha = alphas.get(name, fusion.alpha)
             operations.append(_fuse(name, info, ours.tensors[partners[name]], alpha, perturbed))
     return _readable(Plan(ours, theirs, fusion, tuple(operations)))
+
+
+def _check_method(fusion: FusionConfig, key: str) -> None:
+    if fusion.method != "linear" and find_spec("mergekit") is None:
+        raise InputError(
+            key_of(key, "method"),
+            f"mergekit, for {fusion.method}",
+            "an environment without it",
+            "pip install 'rejuv-plugin[merge]'",
+        )
 
 
 def _readable(plan: Plan) -> Plan:

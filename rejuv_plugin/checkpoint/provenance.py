@@ -18,7 +18,7 @@ from ..neurons.modules import modules_of
 from ..neurons.reset_set import shares
 from ..ops.drift import Drift
 from .compatible import same_checkpoint
-from .digest import digest_files, sha256_files
+from .digest import digest_files, sha256_file
 from .headers import Header
 from .layout import Checkpoint
 from .pieces import ALGORITHM, Digests, Pieces
@@ -93,14 +93,13 @@ def inputs_of(plan: Plan, shards: Sequence[Shard], outputs: Mapping[str, str]) -
 
 
 def _config_digest(checkpoint: Checkpoint) -> str:
-    path = checkpoint.root / "config.json"
-    return sha256_files([path])[path]
+    return sha256_file(checkpoint.root / "config.json")
 
 
 def check_distinct(plan: Plan, inputs: Inputs) -> None:
     """Raise `InputError` for a base and an SFT checkpoint that are the same bytes under two paths."""
     if inputs.base == {file: inputs.sft[file] for file in plan.sft.headers}:
-        raise same_checkpoint(plan.base, plan.sft, f"{plan.base.root}, byte for byte the weights of {plan.sft.key}")
+        raise same_checkpoint(plan.base, f"{plan.base.root}, byte for byte the weights of {plan.sft.key}")
 
 
 def looks_like_one(plan: Plan) -> bool:

@@ -3,13 +3,11 @@
 """Reset sets as files: small JSON to inspect, compare, and give to another alpha."""
 
 import json
-import os
 from pathlib import Path
 
 from ..errors import InputError
 from ..neurons.reset_set import ResetSet, from_json
-from .small_file import write_text
-from .target import check_writable
+from .small_file import read_json, write_text
 
 
 def load(path: str | Path, key: str) -> ResetSet:
@@ -20,27 +18,11 @@ def load(path: str | Path, key: str) -> ResetSet:
     """
     path = Path(path).expanduser()
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not JSON"
         raise InputError(key, "a readable reset set", f"{path} ({reason})", f"check {key}") from None
     return from_json(content, key)
-
-
-def check_new(path: Path, key: str, fix: str = "remove it, or give another path") -> None:
-    """Check, before any work, that a file can be written to ``path``.
-
-    Raises:
-        InputError: named ``key``; something is there already, or its directory cannot be written.
-    """
-    if os.path.lexists(path):
-        raise InputError(
-            key,
-            "a file that does not exist",
-            f"{path}, which does",
-            fix,
-        )
-    check_writable(path.resolve().parent, key)
 
 
 def save(reset_set: ResetSet, path: Path) -> None:

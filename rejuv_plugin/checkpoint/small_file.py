@@ -1,9 +1,35 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small text files, all or nothing."""
+"""Small text files: JSON in, whatever is in it; text out, all or nothing."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file has in it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as `parse_json`.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(text: str | bytes, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What JSON text says; ``of_pairs`` makes each object, as ``object_pairs_hook`` of `json.loads`.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deep.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=of_pairs)
+    except RecursionError:
+        # To a caller a damaged file like any other, and none may forget it.
+        raise ValueError("nested too deep") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -67,6 +67,17 @@ def no_space(key: str, expected: str, got: str) -> InputError:
     return InputError(key, expected, got, f"free some space there or set {key} to a larger disk")
 
 
+def check_new(path: Path, key: str, fix: str = "remove it, or give another path") -> None:
+    """Check, before any work, that a file can be written to ``path``.
+
+    Raises:
+        InputError: named ``key``; something is there already, or its directory cannot be written.
+    """
+    if os.path.lexists(path):
+        raise InputError(key, "a file that does not exist", f"{path}, which does", fix)
+    check_writable(path.resolve().parent, key)
+
+
 def check_writable(directory: Path, key: str) -> Path:
     """The nearest existing ancestor of ``directory`` (or itself), checked to be a directory we may write into."""
     ancestor = directory

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a checkpoint of ours is whole, as far as that costs nothing; `verify` reads all of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .layout import MANIFEST
 from .provenance import FORMAT
+from .small_file import read_json
 
 
 def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def read_valid(path: Path, address: str, key: str) -> dict[str, Any]:
     """
     problem = None
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = read_json(path / MANIFEST)
         if manifest["format"] != FORMAT or manifest["key"] != address:
             problem = f"a {MANIFEST} of something else"
         for name, file in manifest["outputs"].items():

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a rejuvenated checkpoint is still what its manifest says, byte for byte."""
 
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from .headers import Header, read_header
 from .layout import MANIFEST, is_side_file
 from .pieces import ALGORITHM
 from .progress import Progress
+from .small_file import read_json
 
 # What makes a loader of transformers read other weights than these, or put some on top.
 _LOADED = ("adapter_config.json",)
@@ -81,7 +81,7 @@ def _digests(
 
 def _expected(directory: Path, key: str) -> dict[str, tuple[str, int]]:
     try:
-        record: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+        record: dict[str, Any] = read_json(directory / MANIFEST)
         algorithm = record.get("digest")
         if algorithm == ALGORITHM:
             outputs = {name: (str(file["digest"]), int(file["size"])) for name, file in record["outputs"].items()}
@@ -89,7 +89,7 @@ def _expected(directory: Path, key: str) -> dict[str, tuple[str, int]]:
         raise InputError(key, f"{MANIFEST} in {directory}", "no such file", "give a rejuvenated checkpoint") from None
     except PermissionError:
         raise not_readable(key, directory / MANIFEST) from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(key, f"{directory / MANIFEST} to be readable", type(error).__name__, _AGAIN) from None
     if algorithm != ALGORITHM:
         raise InputError(key, f"digests of the kind {ALGORITHM}", repr(algorithm), _AGAIN)

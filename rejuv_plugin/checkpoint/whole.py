@@ -2,19 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Methods that must see a whole tensor: made when its first elements are asked for, and kept until the last are."""
 
-from importlib.util import find_spec
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from ..config import FusionConfig
-from ..errors import InputError
 from .elements import read_elements
-from .patterns import key_of
+from .plan import Fuse, Plan
 
 if TYPE_CHECKING:
     import torch
-
-    from .plan import Fuse, Plan
 
 _one_at_a_time = Lock()
 """For memory, and because mergekit draws from torch's random numbers, of which a process has one stream."""
@@ -23,7 +18,7 @@ _one_at_a_time = Lock()
 class Whole:
     """One tensor of a plan, to be handed out in parts, each element once, to any number of threads."""
 
-    def __init__(self, plan: "Plan", operation: "Fuse", name: str) -> None:
+    def __init__(self, plan: Plan, operation: Fuse, name: str) -> None:
         """
         Args:
             plan: of two full checkpoints, with a method that is not linear.
@@ -57,14 +52,3 @@ class Whole:
         base = read_elements(self._base, self._operation.base, 0, count)
         sft = read_elements(self._sft, self._operation.sft, 0, count)
         return sparse_task_vector(base, sft, alpha, fusion.method, fusion.density, fusion.noise_seed, self._name)
-
-
-def check_method(fusion: FusionConfig, key: str) -> None:
-    """Raise `InputError` if the method needs a library that is not here; ``key`` comes before a setting's name."""
-    if fusion.method != "linear" and find_spec("mergekit") is None:
-        raise InputError(
-            key_of(key, "method"),
-            f"mergekit, for {fusion.method}",
-            "an environment without it",
-            "pip install 'rejuv-plugin[merge]'",
-        )

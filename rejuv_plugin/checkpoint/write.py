@@ -20,6 +20,7 @@ from .locks import locked
 from .plan import Plan
 from .progress import Progress
 from .provenance import Inputs, check_distinct, content_key, inputs_of, looks_like_one, manifest, read_inputs
+from .small_file import read_json
 from .stream import Shard, write_weights
 from .target import check_output
 from .temporary import abandoned, all_or_nothing, durable, flush, named, remove
@@ -76,7 +77,7 @@ def apply(
         lock = output.with_name(f".{output.name}.lock")
         with locked(lock, key, output, needed=False, leave=False) as waited:
             if (waited or resume) and output.is_dir() and any(output.iterdir()):
-                return _made_before(plan, inputs, output, key)
+                return _made_before(plan, inputs, output, key, progress)
             return write(plan, inputs, output, key=key, progress=progress, resume=resume, shards=shards)
 
 
@@ -189,7 +190,8 @@ def _fill(
 
     before = {path: identity(path) for path in plan.input_paths}
     finished = verified(directory, plan)
-    _clear(directory, keep=set(finished))
+    # The journal too: without it a run that is killed now would leave nothing to go on with.
+    _clear(directory, keep={JOURNAL, *finished})
     advance(sum(plan.layout.headers[file].size for file in finished))
     journal = Journal(directory, plan, finished)
     # Before the weights: one that cannot be read must not cost the work.
@@ -260,16 +262,18 @@ def _nothing_moved(plan: Plan) -> InputError:
             f"the base's in all {len(plan.fused)}",
             "leave in some that SFT has changed",
         )
-    return same_checkpoint(plan.base, plan.sft, f"{plan.base.root}, which has the weights of {plan.sft.key}")
+    return same_checkpoint(plan.base, f"{plan.base.root}, which has the weights of {plan.sft.key}")
 
 
-def _made_before(plan: Plan, inputs: Inputs | None, output: Path, key: str) -> dict[str, Any]:
+def _made_before(
+    plan: Plan, inputs: Inputs | None, output: Path, key: str, progress: Progress | None
+) -> dict[str, Any]:
     """The manifest of what another process has made, if it is what this one would make."""
     try:
-        found = json.loads((output / MANIFEST).read_bytes())["key"]
+        found = read_json(output / MANIFEST)["key"]
     except (OSError, ValueError, LookupError, TypeError):
         found = None
-    address = content_key(plan, inputs or read_inputs(plan))
+    address = content_key(plan, inputs or read_inputs(plan, progress=progress))
     if found != address:
         raise InputError(
             key,

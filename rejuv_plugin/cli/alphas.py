@@ -37,7 +37,7 @@ def alphas(
 
     Relative drift is ||SFT - base|| / ||base||, streamed from the files. The value is all that is printed on stdout; it
     names every tensor or layer that it is for, so that it means the same anywhere. A setting to compare with one alpha
-    for all: nothing is known that says it is better.
+    for all: there is no evidence that it is better.
 
     \b
     Examples:
@@ -54,8 +54,8 @@ def alphas(
     from ..loading.by_drift import alpha_of, by_layer, drift_of_each, furthest
 
     # Rows that only the SFT checkpoint has did not move from anywhere.
-    every = FusionConfig(1.0, only_tensors=only_tensors, exclude_tensors=exclude_tensors, grown_vocabulary="keep")
-    plan = checkpoint.plan_fusion(base, sft, every)
+    fusion = FusionConfig(1.0, only_tensors=only_tensors, exclude_tensors=exclude_tensors, grown_vocabulary="keep")
+    plan = checkpoint.plan_fusion(base, sft, fusion)
     if plan.adapter:
         raise InputError("--sft", "a full checkpoint to measure drift in", "a LoRA adapter", "merge it")
     with checkpoint.bars() as progress:
@@ -67,8 +67,8 @@ def alphas(
     setting = alpha_of(plan, found, alpha)
     if as_json:
         # JSON has no infinity, which is the drift of what was all zero in the base.
-        every = {name: x if math.isfinite(x := drift.relative) else None for name, drift in drifts.items()}
-        print(json.dumps({"alpha_of": setting, "relative_drift": every}, indent=2))
+        relative = {name: x if math.isfinite(x := drift.relative) else None for name, drift in drifts.items()}
+        print(json.dumps({"alpha_of": setting, "relative_drift": relative}, indent=2))
         return
     print(setting)
     print(

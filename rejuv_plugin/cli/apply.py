@@ -157,6 +157,7 @@ def apply(
     # Imported late: torch takes seconds, and --help must not wait for it.
     from .. import checkpoint
     from ..checkpoint import reset_file
+    from ..checkpoint.target import check_new
 
     plan = checkpoint.plan_fusion(base, sft, fusion)
     if plan.adapter and reset.ratio:
@@ -170,7 +171,7 @@ def apply(
                 "--save-reset-set", f"a file outside of --output ({output})", str(save_reset_set), "give another path"
             )
         fix = "use it (--reset-set), remove it, or give another path"
-        reset_file.check_new(save_reset_set, "--save-reset-set", fix)
+        check_new(save_reset_set, "--save-reset-set", fix)
     if reset.set_path:
         plan = checkpoint.plan_reset(plan, reset_file.load(reset.set_path, "--reset-set"), reset.omega, "--reset-set")
     elif reset.wanted:

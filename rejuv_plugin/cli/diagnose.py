@@ -78,6 +78,7 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     from ..report.console import show
     from ..report.diagnose import table
     from ..report.diagnosis import write
+    from ..report.diagnosis.read import FILE
 
     inputs = read_inputs(base, sft, settings)
     # One that cannot be written is told of before the work, not after it.
@@ -86,11 +87,9 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
         metrics = measure(inputs, progress)
     # Whatever becomes of the disk, this is not lost.
     show(table(metrics))
-    write_text(output / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    write_text(output / FILE, json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     write(metrics, output / "report.html")
     for row in metrics["checkpoints"]:
         for name, why in row["not_measured"].items():
             print(f"{row['name']}: {name} was not measured: {why}")
-    print(
-        f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / 'metrics.json'}"
-    )
+    print(f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / FILE}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import ResetConfig
-from ..config.checks import one_of
+from ..config.checks import DEVICES, one_of
 from ..errors import InputError
 from .options import PATH
 
@@ -53,17 +53,18 @@ def calibrate(
     Example:
       rejuv calibrate --sft runs/sft/epoch_32 --prompts data/train.parquet --output calibration.jsonl
     """
-    from ..checkpoint import bars, read_checkpoint, reset_file
+    from ..checkpoint import bars, read_checkpoint
+    from ..checkpoint.target import check_new
     from ..probe.calibration import write_pairs
     from ..probe.load import device_of, fitting
     from ..probe.prompts import Prompts
     from ..probe.sample import sample_pairs
 
-    one_of("--device", device, ("auto", "cpu", "cuda"))
+    one_of("--device", device, DEVICES)
     target = device_of(device, "--device")
     if output.suffix != ".jsonl":
         raise InputError("--output", "a .jsonl file", str(output), "give it that suffix")
-    reset_file.check_new(output, "--output")
+    check_new(output, "--output")
     checkpoint = read_checkpoint(sft, "--sft")
     source = Prompts(prompts, column, None, max_response, "--prompts")
     source.check()
@@ -89,6 +90,7 @@ def reset_set(
     FILE is what rejuv apply --save-reset-set or a verl job's cache has; OTHER another one, to compare with.
     """
     from ..checkpoint import reset_file
+    from ..checkpoint.target import check_new
     from ..neurons.reset_set import grid
 
     ours = reset_file.load(file, "FILE")
@@ -97,7 +99,7 @@ def reset_set(
             raise InputError("--picture", "one reset set", "two, to compare", "draw each by itself")
         if picture.suffix != ".png":
             raise InputError("--picture", "a .png file", str(picture), "give it that suffix")
-        reset_file.check_new(picture, "--picture")
+        check_new(picture, "--picture")
     if other is not None:
         _compare(ours, reset_file.load(other, "OTHER"), str(file), str(other), as_json)
         return

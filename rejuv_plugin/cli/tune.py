@@ -2,23 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """``rejuv tune``: which alpha to start RL from, by measurement."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..checkpoint.small_file import read_json
 from ..config import FusionConfig, ResetConfig, TuningConfig
 from ..config.tuning import numbers
 from ..errors import InputError
-from ..tune.earlier import REPORT, RESULT, is_kept, kept
+from ..tune.earlier import REPORT, RESULT, TRACE, is_kept, kept
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Plan
 
-_OURS = {RESULT, "trace.jsonl", REPORT}
+_OURS = {RESULT, TRACE, REPORT}
 
 
 @click.command(short_help="Choose alpha by sampled answers, without RL.")
@@ -134,7 +134,7 @@ def _check_same(output: Path, plan: "Plan") -> None:
     if not result.exists():
         return
     try:
-        found = json.loads(result.read_bytes())
+        found = read_json(result)
         before = [found[side]["path"] for side in ("base", "sft")]
     except (OSError, ValueError, LookupError, TypeError):
         before = ["something else"]

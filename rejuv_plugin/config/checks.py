@@ -8,8 +8,12 @@ from typing import Any
 
 from ..errors import InputError
 
+DEVICES = ("auto", "cpu", "cuda")
+"""What settings named ``device`` may be."""
+
 
 def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse any other value than those that are allowed; the first of them is suggested."""
     if value not in allowed:
         raise InputError(key, " or ".join(allowed), repr(value), f"use {allowed[0]}")
 
@@ -20,13 +24,15 @@ def is_number(value: Any) -> bool:
 
 
 def finite(config: Any, *names: str) -> None:
+    """Refuse infinities and NaN."""
     for name in names:
         value = getattr(config, name)
         if not math.isfinite(value):
             raise InputError(name, "a finite number", repr(value), _back_to_default(config, name))
 
 
-def whole(config: Any, *names: str) -> None:
+def positive_int(config: Any, *names: str) -> None:
+    """Refuse what is not an integer of at least 1."""
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -34,6 +40,7 @@ def whole(config: Any, *names: str) -> None:
 
 
 def seeds(config: Any, *names: str) -> None:
+    """Refuse what is not an integer from 0 to 2^63 - 1."""
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
@@ -44,7 +51,7 @@ def idle(config: Any, when: str, fix: str, *names: str, root: str = "") -> None:
     """Refuse what would do nothing: a setting that is given means something to whoever gave it.
 
     Args:
-        config: settings. A default is nobody's wish, and passes.
+        config: settings; those at their default pass.
         when: they would do nothing.
         fix: what would give them a meaning.
         names: of the settings that would do nothing.

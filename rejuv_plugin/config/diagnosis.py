@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import finite, one_of, seeds, whole
+from .checks import DEVICES, finite, one_of, positive_int, seeds
 
 SIGNALS = ("likelihood", "neurons", "ranks", "drift", "sharpness", "answers")
 """What can be measured, in groups that cost a pass of their own or a part of one."""
@@ -62,8 +62,8 @@ class DiagnosisConfig:
     def __post_init__(self) -> None:
         if not self.calibration:
             raise InputError("calibration", "a file of prompts and responses", "none", "make one with rejuv calibrate")
-        whole(self, "group", "count", "max_response", "examples", "max_tokens")
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        positive_int(self, "group", "count", "max_response", "examples", "max_tokens")
+        one_of("device", self.device, DEVICES)
         if not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use 1.0, as RL does")
         finite(self, "pass_score")

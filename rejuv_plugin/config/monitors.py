@@ -5,7 +5,7 @@
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .checks import finite, whole
+from .checks import finite, positive_int
 
 _ON_PROBE_SET = ("probe", "neurons", "ranks", "attention", "sharpness")
 
@@ -28,7 +28,7 @@ class MonitorProbeConfig:
     """Steps between two looks."""
 
     def __post_init__(self) -> None:
-        whole(self, "examples", "max_tokens", "every")
+        positive_int(self, "examples", "max_tokens", "every")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class MonitorsConfig:
         return tuple(name for name in _ON_PROBE_SET if getattr(self, name))
 
     def __post_init__(self) -> None:
-        whole(self, "sample")
+        positive_int(self, "sample")
         finite(self, "pass_score")
         if self.stop_on_alarm and not (self.enabled and self.alarms):
             raise InputError("stop_on_alarm", "false without alarms", "true", "turn monitors.alarms on")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import InputError
-from .checks import idle, is_number, names_of, one_of, seeds, whole
+from .checks import DEVICES, idle, is_number, names_of, one_of, positive_int, seeds
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ class ResetConfig:
             object.__setattr__(self, name, float(value))
         if not self.cap:
             raise InputError("cap", "a number above 0 and up to 1", "0.0: no neuron", f"use {_SUGGESTED['cap']}")
-        whole(self, "examples", "max_tokens", "positions")
+        positive_int(self, "examples", "max_tokens", "positions")
         seeds(self, "seed")
         one_of("gradient", self.gradient, ("sum", "each"))
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("device", self.device, DEVICES)
         one_of("rule", self.rule, ("union", "aggregate"))
         one_of("select", self.select, ("top", "bottom", "random"))
         one_of("ranking", self.ranking, ("absolute", "signed"))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..errors import InputError
-from .checks import finite, one_of, seeds, whole
+from .checks import DEVICES, finite, one_of, positive_int, seeds
 
 HALF = 0.5
 """The paper's default alpha: always among those that are tried, to compare with."""
@@ -65,11 +65,11 @@ class TuningConfig:
     these."""
 
     def __post_init__(self) -> None:
-        whole(self, "count", "best_of")
+        positive_int(self, "count", "best_of")
         for name in ("group", "max_response"):
             if getattr(self, name) is not None:
-                whole(self, name)
-        one_of("device", self.device, ("auto", "cpu", "cuda"))
+                positive_int(self, name)
+        one_of("device", self.device, DEVICES)
         one_of("sampler", self.sampler, ("transformers", "vllm"))
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError("temperature", "a number above 0", repr(self.temperature), "use that of RL's rollouts")

@@ -5,16 +5,17 @@
 from datetime import UTC, datetime
 from importlib.metadata import version
 from platform import python_version
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
 
 
-def made(what: str, device: torch.device, seconds: float) -> dict[str, Any]:
+def made(what: str, device: "torch.device", seconds: float) -> dict[str, Any]:
     """``format``, ``what``, ``made`` (UTC), ``versions``, ``machine`` and ``seconds``.
 
     Args:
@@ -22,9 +23,12 @@ def made(what: str, device: torch.device, seconds: float) -> dict[str, Any]:
         device: that the models ran on.
         seconds: that it took.
     """
+    # Imported late: `FORMAT` is also used where torch, which takes seconds to import, has nothing to do.
+    import torch
+
     libraries = {name: version(name) for name in ("torch", "transformers", "numpy")}
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "what": what,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"rejuv-plugin": __version__, "python": python_version(), **libraries},

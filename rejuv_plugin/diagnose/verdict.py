@@ -80,7 +80,10 @@ def judge(numbers: Numbers, evidence: Sequence[Evidence] = EVIDENCE) -> Verdict:
     else:
         level = "ready"
     not_judged = tuple(
-        NotJudged(rule.signal, met.says) for rule in evidence if numbers.get(rule.signal) for met in _met(rule, numbers)
+        NotJudged(rule.signal, unless.says)
+        for rule in evidence
+        if numbers.get(rule.signal)
+        for unless in _exceptions(rule, numbers)
     )
     return Verdict(level, _headline(level, reasons, numbers), reasons, _advice(level, reasons), not_judged)
 
@@ -106,7 +109,7 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
     found, threshold = numbers.get(rule.signal), _level(rule.threshold, numbers)
     if found is None or threshold is None or (rule.stands_in_for and numbers.get(rule.stands_in_for)):
         return None
-    if _met(rule, numbers):
+    if _exceptions(rule, numbers):
         return None
     met = _beyond(found.value, rule.bad, threshold)
     ends = found.interval or (found.value, found.value)
@@ -115,9 +118,8 @@ def _judged(rule: Evidence, numbers: Numbers) -> Reason | None:
     return Reason(rule.signal, found.value, found.interval, threshold, rule.bad, met, clear, said, rule.source)
 
 
-def _met(rule: Evidence, numbers: Numbers) -> list[Unless]:
+def _exceptions(rule: Evidence, numbers: Numbers) -> list[Unless]:
     """What keeps a rule from being judged, if anything."""
-
     return [unless for unless in rule.unless if _holds(unless, numbers)]
 
 

@@ -11,8 +11,8 @@ To read in this order: parts, values, stack, serve, needed; by_drift.
 """
 
 from .needed import needed
-from .parts import parts, tensor_of, whole
+from .parts import by_tensor, parts, tensor_of
 from .serve import serving
 from .values import Values
 
-__all__ = ["Values", "needed", "parts", "serving", "tensor_of", "whole"]
+__all__ = ["Values", "by_tensor", "needed", "parts", "serving", "tensor_of"]

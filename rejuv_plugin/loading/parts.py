@@ -44,7 +44,7 @@ def tensor_of(part: str) -> str:
     return part.partition("[")[0]
 
 
-def whole(plan: Plan, found: Mapping[str, tuple[Drift, Drift]]) -> dict[str, tuple[Drift, Drift]]:
+def by_tensor(plan: Plan, found: Mapping[str, tuple[Drift, Drift]]) -> dict[str, tuple[Drift, Drift]]:
     """What is known by part, by tensor: added up in the order of the plan, whoever read the parts; what was not read is
     left out."""
     sums: dict[str, tuple[Drift, Drift]] = {}

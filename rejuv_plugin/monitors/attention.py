@@ -3,6 +3,7 @@
 """How widely the heads look."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
 
@@ -25,6 +26,27 @@ _SOURCE = "entropy of Vaswani et al., arXiv 1706.03762, Eq. 1; as a sign of coll
 def queries_of(length: int) -> list[int]:
     """Positions in a sequence of ``length`` tokens: evenly spaced, the last one included."""
     return sorted({max(0, length * (i + 1) // QUERIES - 1) for i in range(QUERIES)})
+
+
+@dataclass(frozen=True)
+class _View:
+    """Of the queries in a sequence of n tokens; made once for all layers and heads, so that none waits for the host."""
+
+    at: Tensor
+    """``[queries]`` int64."""
+    visible: Tensor
+    """``[queries, n]`` bool."""
+    most: Tensor
+    """``[queries]`` float64: log of how many keys each may see."""
+    several: int
+    """Queries that see more than one."""
+
+    @classmethod
+    def of(cls, length: int, window: int | None, device: torch.device) -> "_View":
+        at, keys = torch.tensor(queries_of(length)), torch.arange(length)
+        visible = (keys <= at[:, None]) & (keys > at[:, None] - (window or length))
+        most = visible.sum(-1).double().log()
+        return cls(at.to(device), visible.to(device), most.to(device), int((most > 0).sum()))
 
 
 class AttentionMonitor(ProbeSetMonitor):
@@ -60,11 +82,16 @@ class AttentionMonitor(ProbeSetMonitor):
 
     def __init__(self, layers: int, device: torch.device, look: Look, every: int = 1) -> None:
         self._layers, self._device = layers, device
+        self._views: dict[tuple[int, int | None], _View] = {}
         super().__init__(look, every)
 
     def nothing(self) -> Sums:
         # By layer: sum and number of the entropies, then of the normalised ones.
         return {"sums": torch.zeros(self._layers, 4, dtype=torch.float64, device=self._device)}
+
+    def forget(self) -> None:
+        super().forget()
+        self._views.clear()
 
     def saw(
         self,
@@ -84,15 +111,16 @@ class AttentionMonitor(ProbeSetMonitor):
             scale, softcap: see `ops.attention.attention_entropy`.
             window: the last so many keys are visible, the query's own among them; all by default.
         """
-        length = query.shape[1]
-        at = torch.tensor(queries_of(length), device=query.device)[:, None]
-        keys = torch.arange(length, device=query.device)
-        visible = (keys <= at) & (keys > at - (window or length))
-        entropy = attention_entropy(query[:, at[:, 0]], key, visible, scale, softcap)
-        most = visible.sum(-1).double().log().expand_as(entropy)
-        share = (entropy / most)[most > 0]
-        found = [entropy.sum(), entropy.new_tensor(entropy.numel()), share.sum(), entropy.new_tensor(share.numel())]
-        self._tally["sums"][layer] += torch.stack(found).to(self._device)
+        heads, length = query.shape[:2]
+        view = self._views.get((length, window))
+        if view is None:
+            view = self._views[length, window] = _View.of(length, window, query.device)
+        entropy = attention_entropy(query[:, view.at], key, view.visible, scale, softcap)
+        share = torch.where(view.most > 0, entropy / view.most, 0)
+        sums = self._tally["sums"][layer]
+        sums[::2].add_(torch.stack([entropy.sum(), share.sum()]).to(self._device))
+        sums[1].add_(entropy.numel())
+        sums[3].add_(heads * view.several)
 
     def values(self, sums: Mapping[str, Tensor]) -> Values:
         rows = sums["sums"].tolist()

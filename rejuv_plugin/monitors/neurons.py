@@ -82,7 +82,8 @@ class NeuronMonitor(ProbeSetMonitor):
 
     def has(self, layer: int, width: int) -> None:
         """This rank has (some of) the ``width`` neurons of a layer."""
-        self._tally["width"][layer] += torch.tensor([width, 1.0], dtype=torch.float64).to(self._device)
+        for column, number in enumerate((width, 1)):
+            self._tally["width"][layer, column].add_(number)
 
     def saw(self, score: str, layer: int, values: Tensor, first: int = 0) -> None:
         """Activations (``redo``) or gradients with respect to them (``grama``) of a layer.

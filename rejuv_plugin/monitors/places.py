@@ -10,6 +10,7 @@ import xxhash
 from torch import Tensor
 
 from ..checkpoint.headers import TORCH_DTYPES, TensorInfo
+from ..checkpoint.pieces import read_exactly
 
 RUN = 64
 """Elements that lie side by side are taken together: on a disk a run costs what one element does."""
@@ -37,12 +38,14 @@ def read(root: Path, info: TensorInfo, at: Tensor) -> Tensor:
         OSError: the file cannot be read.
     """
     dtype = getattr(torch, TORCH_DTYPES[info.dtype])
-    size = dtype.itemsize
-    parts = []
+    size, path = dtype.itemsize, root / info.file
+    whole = len(at) == info.elements
+    runs = [(0, len(at))] if whole else [(int(first), RUN) for first in at[::RUN]]
+    found, done = bytearray(len(at) * size), 0
     # A shared file system may ask for a buffer of megabytes, which each run would fill.
-    with (root / info.file).open("rb", buffering=0) as file:
-        whole = len(at) == info.elements
-        for start, count in [(0, len(at))] if whole else [(int(first), RUN) for first in at[::RUN]]:
-            file.seek(info.start + start * size)
-            parts.append(file.read(count * size))
-    return torch.frombuffer(bytearray(b"".join(parts)), dtype=dtype).double()
+    with path.open("rb", buffering=0) as file:
+        for first, count in runs:
+            part = memoryview(found)[done : done + count * size]
+            read_exactly(file.fileno(), info.start + first * size, part, path)
+            done += len(part)
+    return torch.frombuffer(found, dtype=dtype).double()

@@ -1,6 +1,6 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much each neuron says for a token: direct logit attribution and gradient x activation.
+"""How much each neuron contributes to a token's logit: direct logit attribution and gradient x activation.
 
 Shapes: P kept positions, H hidden size, I inputs of a projection, R outputs of a projection. All results are float32.
 """

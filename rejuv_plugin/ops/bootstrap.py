@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How sure a number is that was measured on some examples: the bootstrap."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def bootstrap(
         None if there is no finite value.
     """
     value = float(statistic(sums.sum(0)))
-    if not torch.isfinite(torch.tensor(value)):
+    if not math.isfinite(value):
         return None
     n = len(sums)
     if n < 2:

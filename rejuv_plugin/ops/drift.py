@@ -25,7 +25,8 @@ class Drift:
 
     @property
     def relative(self) -> float:
-        """``||x - base|| / ||base||`` (L2, no unit): 0 if nothing moved, infinite or NaN if the base is all zero."""
+        """``||x - base|| / ||base||`` (L2, no unit): 0 if nothing moved, infinite if only the base is all zero;
+        infinite or NaN where a sum is not finite."""
         if self.base == 0.0:
             return 0.0 if self.moved == 0.0 else math.inf
         return math.sqrt(self.moved / self.base)

@@ -18,6 +18,7 @@ _BLOCK, _WARPS = 4096, 8
 def moments(logits: Tensor, rows: Tensor, temperature: Tensor) -> Tensor:
     """See `distribution.moments`. No memory but the result's, and nothing waits for the device."""
     found = torch.empty((3, len(rows)), dtype=torch.float32, device=logits.device)
+    rows, temperature = rows.contiguous(), temperature.contiguous()
     if len(rows):
         _rows[(len(rows),)](
             logits, *logits.stride(), rows, temperature, found, len(rows), logits.shape[1], _BLOCK, num_warps=_WARPS

@@ -126,8 +126,8 @@ def _batches(rows: list[_Row], max_response: int) -> Iterator[list[_Row]]:
 class _Draw:
     """A logits processor for greedy decoding: it leaves the token that was drawn as the only one."""
 
-    def __init__(self, luck: Tensor, temperature: float, vocabulary: int) -> None:
-        self._luck, self._temperature, self._vocabulary = luck, temperature, vocabulary
+    def __init__(self, uniforms: Tensor, temperature: float, vocabulary: int) -> None:
+        self._uniforms, self._temperature, self._vocabulary = uniforms, temperature, vocabulary
         self.entropy: list[Tensor] = []
         self.top1: list[Tensor] = []
 
@@ -136,7 +136,7 @@ class _Draw:
         if not torch.isfinite(known).all():
             raise FloatingPointError("the model returned logits that are not finite: does it generate text?")
         log_p = known.log_softmax(-1)
-        tokens = inverse_cdf(log_p, self._luck[:, len(self.entropy)])
+        tokens = inverse_cdf(log_p, self._uniforms[:, len(self.entropy)])
         self.entropy.append(-(log_p.exp() * log_p).sum(-1))
         self.top1.append(log_p.amax(-1).exp())
         return torch.full_like(logits, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
@@ -154,8 +154,8 @@ def _sampled(
     for i, row in enumerate(batch):
         ids[i, longest - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
         mask[i, longest - len(row.prompt_ids) :] = 1
-    luck = torch.from_numpy(np.stack([uniforms(seed, row.prompt, row.answer, max_response) for row in batch]))
-    draw = _Draw(luck.to(model.device), temperature, len(tokenizer))
+    drawn = torch.from_numpy(np.stack([uniforms(seed, row.prompt, row.answer, max_response) for row in batch]))
+    draw = _Draw(drawn.to(model.device), temperature, len(tokenizer))
     ends, own = _ends(model, tokenizer), model.generation_config
     # What a call does not set is taken from the model's own, penalties and cuts and all: so that is replaced meanwhile.
     model.generation_config = GenerationConfig(

@@ -11,12 +11,12 @@ from typing import Any
 
 from ..checkpoint import reset_file
 from ..checkpoint.cache import check_place, make_directory, read_inputs_once
-from ..checkpoint.digest import sha256_files
+from ..checkpoint.digest import sha256_file
 from ..checkpoint.layout import read_checkpoint
 from ..checkpoint.locks import locked
 from ..checkpoint.plan import Plan
 from ..checkpoint.progress import Progress
-from ..checkpoint.small_file import write_text
+from ..checkpoint.small_file import read_json, write_text
 from ..config import ResetConfig
 from ..neurons.reset_set import FORMAT, ResetSet
 from .calibration import write_pairs
@@ -111,13 +111,13 @@ def entropy_once(
     """
     checkpoint = read_checkpoint(str(start), cache_key)
     calibration = check_file(str(settings.calibration), f"{key}calibration")
-    address = _address(max_tokens=settings.max_tokens, calibration=sha256_files([calibration])[calibration])
+    address = _address(max_tokens=settings.max_tokens, calibration=sha256_file(calibration))
     path = Path(cache_dir) / f"entropy-{checkpoint.root.name}-{address}.json"
     with locked(path.with_name(f".{path.name}.lock"), cache_key, path):
         if not path.exists():
             mean = entropy_of(start, settings, key=key, start_key=cache_key, progress=progress)
             write_text(path, json.dumps({"mean": mean}) + "\n")
-        return float(json.loads(path.read_text())["mean"])
+        return float(read_json(path)["mean"])
 
 
 def _sampled_once(
@@ -136,7 +136,7 @@ def _sampled_once(
     files = [Path(file).expanduser() for file in prompts.files]
     address = _address(
         sft=sft,
-        prompts=[sha256_files([file])[file] for file in files],
+        prompts=[sha256_file(file) for file in files],
         sampling=[*asdict(replace(prompts, files=(), key="")).values(), settings.examples],
     )
     path = cache / f"calibration-{address}.jsonl"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint.digest import sha256_files
+from ..checkpoint.digest import sha256_file
 from ..checkpoint.layout import Checkpoint, read_checkpoint
 from ..checkpoint.plan import Plan
 from ..checkpoint.progress import Progress
@@ -48,7 +48,7 @@ def input_digests(inputs: Inputs, settings: ResetConfig, key: str) -> dict[str, 
     config is one), ``base_config``, by which the base is run, and ``calibration``."""
     calibration = check_file(str(settings.calibration), f"{key}calibration")
     sides = digests_of(inputs)
-    return sides | {"base_config": inputs.base_config, "calibration": sha256_files([calibration])[calibration]}
+    return sides | {"base_config": inputs.base_config, "calibration": sha256_file(calibration)}
 
 
 def check_inputs(plan: Plan, settings: ResetConfig, key: str) -> None:

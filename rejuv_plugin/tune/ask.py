@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import Plan, at_alpha, cores, plan_reset
+from ..checkpoint import Plan, at_alpha, plan_reset, workers
 from ..checkpoint.progress import Progress
 from ..loading import Values, needed, serving
 from ..probe.answers import Answers, no_answers, sample_answers
@@ -37,7 +37,7 @@ def fused_model(plan: Plan, device: torch.device) -> Any:
         InputError: as `loading.Values.tensor` and `load_model`.
         RuntimeError: transformers read weights in a way that `loading.serving` does not see.
     """
-    with Values(plan, cores()) as values:
+    with Values(plan, workers()) as values:
         try:
             with serving(values, plan.sft.root):
                 model = load_model(plan.sft, device)

@@ -1,7 +1,7 @@
 # Copyright 2026 The rejuv-plugin authors
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates compared on the same prompts and the same luck, with intervals by a bootstrap over prompts. Over less than
-`bootstrap.FEWEST` of them it is far too sure, and nothing is told from anything."""
+"""Candidates compared on the same prompts with common random numbers, with intervals by a bootstrap over prompts.
+Over less than `bootstrap.FEWEST` of them it is far too sure, and nothing is told from anything."""
 
 from collections.abc import Sequence
 

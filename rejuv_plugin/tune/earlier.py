@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a directory's earlier search found stays there when another question is asked in it."""
 
-import json
 import re
 from pathlib import Path
 
-from ..checkpoint.small_file import write_text
+from ..checkpoint.small_file import read_json, write_text
 
-RESULT, REPORT = "tuning.json", "report.html"
+RESULT, REPORT, TRACE = "tuning.json", "report.html", "trace.jsonl"
 _KEPT = re.compile(r"tuning\.[1-9][0-9]*\.json|report\.[1-9][0-9]*\.html")
 
 
@@ -49,7 +48,7 @@ def keep(directory: Path, question: str) -> None:
 def _question(result: Path) -> str | None:
     """None of one that an older version wrote, which did not say."""
     try:
-        return json.loads(result.read_bytes())["question"]
+        return read_json(result)["question"]
     except (ValueError, LookupError, TypeError):
         return None
 

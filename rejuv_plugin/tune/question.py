@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import Plan
-from ..checkpoint.digest import sha256_files
+from ..checkpoint.digest import sha256_file
 from ..checkpoint.provenance import Inputs
 from ..config import TuningConfig
 from ..errors import InputError
@@ -65,9 +65,9 @@ class Question:
             "reset": [plan.reset.omega, plan.reset.chosen.digest] if plan.reset else None,
             "resets": {f"{rho:g}": chosen.digest for rho, chosen in self.resets.items()},
             "omega": self.omega,
-            "prompts": [sha256_files([file])[file] for file in files],
+            "prompts": [sha256_file(file) for file in files],
             "asking": asdict(replace(data.prompts, files=(), key="")),
-            "reward": [sha256_files([code])[code], function, repr(sorted(data.reward_arguments.items()))],
+            "reward": [sha256_file(code), function, repr(sorted(data.reward_arguments.items()))],
             "group": data.group,
             "temperature": data.temperature,
             "seed": self.seed,

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search: a race over the grid, then between the best and its neighbours.
 
-All candidates answer the same prompts on the same luck, a quarter of them first, then half, then all. After each part
-those that are clearly worse than the leader leave: the interval of the paired difference lies below 0, at 95 % for
-all looks of a race together (Bonferroni), as its leader is the luckiest of many. 0.5 stays to the end, to compare
-with. After less than 16 prompts nobody leaves, as a bootstrap over a few prompts is far too sure. Then alphas half a
-step from the best are tried, while the best can be told from what is a step away: where it cannot, smaller steps
+All candidates answer the same prompts with common random numbers, a quarter of them first, then half, then all. After
+each part those that are clearly worse than the leader leave: the interval of the paired difference lies below 0, at
+95 % for all looks of a race together (Bonferroni), as its leader is the luckiest of many. 0.5 stays to the end, to
+compare with. After less than 16 prompts nobody leaves, as a bootstrap over a few prompts is far too sure. Then alphas
+half a step from the best are tried, while the best can be told from what is a step away: where it cannot, smaller steps
 would only follow the noise.
 """
 
@@ -72,7 +72,7 @@ def search(how: Search, objective: Objective, ask: Ask) -> list[Lane]:
     step = max((b - a for a, b in zip(how.grid, how.grid[1:], strict=False)), default=0.0)
     while how.resolution is not None and step / 2 >= how.resolution - 1e-9:
         best = leader(lanes)
-        if not _is_peak(best, lanes, step, how.seed):
+        if not _told_from_a_neighbour(best, lanes, step, how.seed):
             break
         step /= 2
         tried = {lane.candidate for lane in lanes}
@@ -116,7 +116,7 @@ def _race(
     return [*finished, *lanes]
 
 
-def _is_peak(best: Lane, lanes: Sequence[Lane], step: float, seed: int) -> bool:
+def _told_from_a_neighbour(best: Lane, lanes: Sequence[Lane], step: float, seed: int) -> bool:
     """Whether the best is told from a candidate about a step away."""
     near = [
         lane

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.small_file import parse_json
 from ..errors import InputError
+from .earlier import TRACE
 from .scored import NOTHING, Candidate, Scored
 
-NAME = "trace.jsonl"
+NAME = TRACE
 _BEGINNING = b'{"key": "'
 
 
@@ -80,7 +82,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole, _, rest = path.read_bytes().rpartition(b"\n")
     try:
-        found = [json.loads(line) for line in whole.splitlines()]
+        found = [parse_json(line) for line in whole.splitlines()]
         for line in found:
             _ = line["key"], line["alpha"], line["rho"], line["first"], _from_json(line)
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -197,6 +197,44 @@ def test_training_goes_on_after_a_pass_that_failed(
                 assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
 
 
+def moves_of_a_look(path: Path, strategy: str) -> list[dict]:
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+
+    engine = engines.build(path, strategy, lr=1e-3, **OFFLOADED)
+    engine.initialize()
+    probe_on_rank.update(engine, EXAMPLES)
+    to, seen = engine.to, []
+    engine.to = lambda device, **what: seen.append(what) or to(device, **what)
+    assert not any(probe_on_rank.outcomes(engine, EXAMPLES, passes=1).values())
+    return seen
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_a_look_leaves_the_optimizer_where_it_is(server: Server, models: dict, strategy: str) -> None:
+    path, _ = models["llama-biases"]
+    there_and_back = [{"model": True, "optimizer": False, "grad": True}] * 2
+    assert server.run(moves_of_a_look, 1, path, strategy) == [there_and_back]
+
+
+def whole_after_a_look(path: Path) -> int:
+    """Bytes of the whole parameters that FSDP1's root holds."""
+    import probe_on_rank
+
+    from fsdp_cpu import engines
+
+    engine = engines.build(path, "fsdp")
+    engine.initialize()
+    probe_on_rank.measured(engine, EXAMPLES, neurons=False)
+    return engine.module._handle.flat_param._full_param_padded.untyped_storage().size()
+
+
+def test_a_look_without_a_backward_pass_leaves_no_whole_parameters(server: Server, models: dict) -> None:
+    path, _ = models["llama-biases"]
+    assert server.run(whole_after_a_look, 2, path) == [0, 0]
+
+
 def test_a_hook_that_fails_disables_its_monitor_alone(server: Server, models: dict) -> None:
     path, _ = models["llama-biases"]
     for outcome, calls in server.run(look_with_a_hook_that_fails, 1, path):

@@ -97,7 +97,7 @@ def test_the_trainer_records_the_reference_that_there_is(tmp_path: Path, kl: boo
     assert record == {"key": "a" * 64} | ({"ref": "sft"} if kl else {})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3", pytest.param("[" * 9999, id="nested")])
 def test_a_damaged_record_is_one_clear_line(tmp_path: Path, content: str) -> None:
     folder = save(tmp_path, 2, "a" * 64)
     (folder / run_record.NAME).write_text(content)

@@ -137,6 +137,7 @@ def test_what_any_host_left_is_removed_under_the_lock(pair: Path) -> None:
         (lambda path: (path / "rejuvenation.json").unlink(), "no rejuvenation.json"),
         (lambda path: (path / "rejuvenation.json").write_text("{"), "cannot be read"),
         (lambda path: (path / "rejuvenation.json").write_text("[]"), "cannot be read"),
+        (lambda path: (path / "rejuvenation.json").write_text("[" * 99999), "cannot be read"),
         (lambda path: edit_json(path / "rejuvenation.json", key="0" * 64), "of something else"),
         (lambda path: edit_json(path / "rejuvenation.json", format=0), "of something else"),
     ],

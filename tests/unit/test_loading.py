@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from rejuv_plugin.checkpoint import apply, plan_fusion, plan_reset
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
-from rejuv_plugin.loading import Values, needed, parts, serving, whole
+from rejuv_plugin.loading import Values, by_tensor, needed, parts, serving
 from rejuv_plugin.neurons.modules import modules_of
 from rejuv_plugin.neurons.reset_set import Chosen, ResetSet
 from rejuv_plugin.ops.drift import Drift
@@ -134,8 +134,8 @@ def test_an_expert_is_made_when_it_is_taken_out_of_its_stack(workers: int, tmp_p
         for name in expected:
             assert torch.equal(file.get_tensor(name), expected[name]), name
     assert list(parts(plan, True)) == sorted(values.drift, key=parts(plan, True).index)
-    assert whole(plan, values.drift).keys() == values.fused.keys()
-    total = sum((both[1] for both in whole(plan, values.drift).values()), start=Drift())
+    assert by_tensor(plan, values.drift).keys() == values.fused.keys()
+    total = sum((both[1] for both in by_tensor(plan, values.drift).values()), start=Drift())
     assert total.relative == pytest.approx(manifest["drift_from_base"]["output"]["relative_l2"], rel=1e-12)
 
 

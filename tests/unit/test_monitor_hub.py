@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Monitors of several ranks: added up together, and turned off together."""
 
+import weakref
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -138,6 +139,54 @@ def test_a_device_without_room_on_one_rank_keeps_no_other_waiting() -> None:
         assert one.failed == {"full": "rank 1: OutOfMemoryError: 7 GiB"}
         assert two.failed == {}
         assert one.values.numbers in ({"good": 1.5}, {})
+
+
+def test_what_failed_keeps_nothing_alive() -> None:
+    """Not in a guard, nor where its error is raised again and caught: it may be gigabytes of a GPU."""
+    held = torch.ones(1)
+    alive = weakref.ref(held)
+    guard = Guard()
+
+    def fail(of: Tensor) -> None:
+        try:
+            raise KeyError(of.shape)
+        except KeyError:
+            raise ValueError("while that was handled") from None
+
+    guard(fail)(held)
+    del held
+    assert alive() is None
+    with pytest.raises(ValueError, match="while that was handled"):
+        guard.check()
+
+
+class Laden(Counting):
+    """Fails with something in its frame."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__("laden")
+        self._guard = guard
+
+    def sums(self) -> Sums:
+        held = torch.ones(1)
+        alive.append(weakref.ref(held))
+        self._guard.check()
+        return {"total": held}
+
+
+alive: list = []
+
+
+def a_failed_one_of_a_hub() -> bool:
+    guard = Guard()
+    guard.error = ValueError("kept")
+    hub = Hub({("laden",): lambda: [Laden(guard)]}, "cpu")
+    assert hub.report(1).failed == {"laden": "rank 0: ValueError: kept"}
+    return alive.pop()() is None
+
+
+def test_a_monitor_that_is_turned_off_keeps_nothing_alive() -> None:
+    assert ranks.run(a_failed_one_of_a_hub, 1) == [True]
 
 
 clock = [0.0]

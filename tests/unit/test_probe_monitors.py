@@ -56,7 +56,7 @@ def test_a_pass_does_nothing_for_who_is_off() -> None:
     class Run:
         """A stand-in for the probe set through an engine: everybody who is looked for sees one token."""
 
-        engine = SimpleNamespace(eval_mode=nullcontext)
+        engine = SimpleNamespace(eval_mode=nullcontext, module=torch.nn.Module())
 
         def run(self, *_: Any, **__: Any) -> None:
             for monitor in probe.monitors.values():

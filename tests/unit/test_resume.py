@@ -5,6 +5,7 @@
 import collections
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -169,6 +170,24 @@ def test_a_journal_with_a_line_that_is_none(pair: Path, line: str) -> None:
     assert outputs(pair) == ["out"]
 
 
+def test_a_death_before_the_journal_is_begun_anew_loses_nothing(pair: Path) -> None:
+    left = killed(pair)
+    done, before = (left / JOURNAL).read_bytes(), files(left)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The first thing that is written is the journal, and no file may have more bytes than these.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            apply(plan(pair), pair / "out", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (left,) = pair.glob("out.tmp-*")
+    assert (left / JOURNAL).read_bytes() == done
+    apply(plan(pair), pair / "out", resume=True)
+    names = [json.loads(line)["file"] for line in done.splitlines()[1:]]
+    assert all(files(pair / "out")[name] == before[name] for name in names)
+
+
 def test_the_cache_goes_on_by_itself(pair: Path) -> None:
     left = killed(pair, "cache")
     before = files(left)
@@ -242,6 +261,21 @@ def test_what_was_finished_is_not_done_again(pair: Path) -> None:
         apply(plan(pair, 0.5), pair / "out", resume=True)
     with pytest.raises(InputError, match=r"^--output: .* not empty"):
         apply(plan(pair), pair / "out")
+
+
+def test_what_was_finished_is_looked_at_with_progress(pair: Path) -> None:
+    apply(plan(pair), pair / "out")
+    called = []
+    apply(plan(pair), pair / "out", resume=True, progress=lambda *told: called.append(told))
+    assert {phase for phase, _, _ in called} == {"hash"}
+    assert called[-1][1] == called[-1][2] > 0
+
+
+def test_a_manifest_that_is_nested_without_end_is_something_else(pair: Path) -> None:
+    apply(plan(pair), pair / "out")
+    (pair / "out" / "rejuvenation.json").write_text("[" * 99999)
+    with pytest.raises(InputError, match=r"^--output: .* something else in it"):
+        apply(plan(pair), pair / "out", resume=True)
 
 
 def test_a_finished_output_that_was_cut_is_no_success(pair: Path) -> None:

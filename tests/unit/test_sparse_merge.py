@@ -13,7 +13,7 @@ from test_adapter import make as make_adapter
 from test_cli import rejuv
 from test_reset import a_set, expected_masks
 
-from rejuv_plugin.checkpoint import apply, combine, local, pieces, plan_fusion, plan_reset, stream, whole
+from rejuv_plugin.checkpoint import apply, combine, local, pieces, plan_fusion, plan_reset, stream
 from rejuv_plugin.config import FusionConfig
 from rejuv_plugin.errors import InputError
 from rejuv_plugin.loading import Values
@@ -32,7 +32,7 @@ def values(tensor: torch.Tensor) -> np.ndarray:
 
 def test_without_mergekit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, sft = make_pair(tmp_path)
-    monkeypatch.setattr(whole, "find_spec", lambda name: None)
+    monkeypatch.setattr("rejuv_plugin.checkpoint.plan.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"^--method: expected mergekit, for ties, .*pip install 'rejuv-plugin\[merge"):
         planned(base, sft, "ties")
 

@@ -182,6 +182,7 @@ def test_a_line_that_another_search_is_writing_stays(own: Path, monkeypatch: pyt
     [
         ("report.html", "<html>mine</html>"),
         ("tuning.json", '{"mine": 1}'),
+        pytest.param("tuning.json", "[" * 9999, id="nested"),
         ("trace.jsonl", "mine"),
         ("tuning.mine.json", "{}"),
     ],

@@ -205,7 +205,17 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(Trace(file, key).known(Candidate(0.4))) == 6
 
 
-@pytest.mark.parametrize("content", ["no json\n", "[1]\n", '{"key": 1}\n', "a line of mine", '{"mine": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no json\n",
+        "[1]\n",
+        '{"key": 1}\n',
+        "a line of mine",
+        '{"mine": 1}',
+        pytest.param("[" * 9999 + "\n", id="nested"),
+    ],
+)
 def test_what_is_no_trace_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "trace.jsonl"
     file.write_text(content)

@@ -17,7 +17,7 @@ from ...probe.cache import Found, entropy_once, found_once
 from ...report.apply import measured_on_another, not_finite
 from .. import ray_shards, shared_disk
 from . import kept_neurons, probe_task, run_record, tripwire, tuning
-from .job import MODEL_PATH, Job
+from .job import BASE_PATH, MODEL_PATH, Job
 from .outcome import Outcome
 from .planning import CACHE_KEY, RESET_KEY, plan_of
 from .summary import Summary
@@ -78,7 +78,7 @@ def _check_manifest(result: Materialised) -> None:
     if where := not_finite(result.manifest):
         raise InputError(
             MODEL_PATH,
-            "finite weights in it and in rejuvenation.base_path",
+            f"finite weights in it and in {BASE_PATH}",
             f"NaN or infinity in {where}",
             "check both checkpoints: do they generate text?",
         )

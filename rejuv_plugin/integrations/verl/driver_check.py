@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from ...errors import InputError
 from . import tripwire
-from .job import MODEL_PATH, job_of
+from .job import BASE_PATH, MODEL_PATH, job_of
 
 
 def checked(validate_config: Callable[..., None]) -> Callable[..., None]:
@@ -56,7 +56,7 @@ def check(config: Any) -> None:
     from .planning import CACHE_KEY, plan_of
 
     # A hub name is looked up, and downloaded if need be, by the trainer: it may run on another node than this command.
-    sides = {MODEL_PATH: job.sft_path, "rejuvenation.base_path": str(job.settings.base_path)}
+    sides = {MODEL_PATH: job.sft_path, BASE_PATH: str(job.settings.base_path)}
     here = {key: name for key, name in sides.items() if not is_hub_name(name)}
     elsewhere = _trains_elsewhere(config)
     if elsewhere:

@@ -15,6 +15,7 @@ from ...probe.prompts import SINGLE_TURN, Prompts
 from ...tune.data import Data
 
 MODEL_PATH = "actor_rollout_ref.model.path"
+BASE_PATH = "rejuvenation.base_path"
 NO_REFERENCE = ("torchtitan", "automodel")
 """Engines that load their weights from ``model_config.path``, which is the actor's. The others take
 ``model_config.local_path``, which `reference` sets."""
@@ -58,7 +59,7 @@ def job_of(config: Any) -> Job | None:
     if settings.mode == "worker":
         from .worker_mode.refuse import refuse
 
-        refuse(config, settings, _uses_lora(config))
+        refuse(config, settings, _engines_of(settings), _uses_lora(config))
     given = settings.cache_dir
     cache_dir = os.path.abspath(os.path.expanduser(given)) if given else str(run_directory(config) / "rejuvenated")
     prompts = _prompts(config)
@@ -134,13 +135,17 @@ def _tunes_on(config: Any, settings: RejuvenationConfig, prompts: Prompts) -> Da
     )
 
 
+def _engines_of(settings: RejuvenationConfig) -> list[str]:
+    """The keys of the engines that may start rejuvenated: actor, reference, and the critic on request."""
+    return ["actor_rollout_ref.actor", "actor_rollout_ref.ref", *(["critic"] if settings.critic else [])]
+
+
 def _refuse(config: Any, settings: RejuvenationConfig) -> None:
     if not OmegaConf.select(config, "trainer.use_v1", default=True):
         raise InputError(
             "trainer.use_v1", "true", "false", "remove the override: the legacy trainer would ignore rejuvenation"
         )
-    engines = ["actor_rollout_ref.actor", "actor_rollout_ref.ref", *(["critic"] if settings.critic else [])]
-    for engine in engines:
+    for engine in _engines_of(settings):
         key = f"{engine}.megatron.use_dist_checkpointing"
         if OmegaConf.select(config, key, default=False):
             raise InputError(

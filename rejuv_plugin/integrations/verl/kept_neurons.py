@@ -8,7 +8,7 @@ equal.
 
 from typing import Any
 
-from ...checkpoint.digest import sha256_files
+from ...checkpoint.digest import sha256_file
 from ...config import ResetConfig
 from ...errors import InputError
 from ...neurons.reset_set import ResetSet
@@ -37,7 +37,7 @@ def of_run(config: Any, settings: ResetConfig) -> ResetSet | None:
     theirs, ours = dict(kept.settings), selection_settings(settings)
     if settings.calibration:
         path = check_file(settings.calibration, f"{RESET_KEY}calibration")
-        theirs["calibration"], ours["calibration"] = kept.inputs.get("calibration"), sha256_files([path])[path]
+        theirs["calibration"], ours["calibration"] = kept.inputs.get("calibration"), sha256_file(path)
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise InputError(

@@ -6,7 +6,7 @@ from ...checkpoint import Plan, plan_fusion, plan_reset, reset_file
 from ...config import FusionConfig
 from ...errors import InputError
 from ...probe.measure import check_inputs
-from .job import MODEL_PATH, Job
+from .job import BASE_PATH, MODEL_PATH, Job
 
 CACHE_KEY = "rejuvenation.cache_dir"
 RESET_KEY = "rejuvenation.reset."
@@ -20,7 +20,7 @@ def fusion_of(base_path: str, sft_path: str, fusion: FusionConfig) -> Plan:
         base_path,
         sft_path,
         fusion,
-        base_key="rejuvenation.base_path",
+        base_key=BASE_PATH,
         sft_key=MODEL_PATH,
         fusion_key="rejuvenation.fusion.",
     )

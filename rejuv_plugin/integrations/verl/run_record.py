@@ -16,7 +16,7 @@ from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
 from ...checkpoint import reset_file
-from ...checkpoint.small_file import write_text
+from ...checkpoint.small_file import read_json, write_text
 from ...errors import InputError
 from ...neurons.reset_set import ResetSet
 
@@ -92,7 +92,7 @@ def kept_choice(config: Any) -> dict[str, Any] | None:
 
 def _content(record: Path) -> dict[str, Any]:
     try:
-        content = json.loads(record.read_text())
+        content = read_json(record)
         _ = content["key"], (content.get("tuned") or {}).keys()
         return content
     except (ValueError, LookupError, TypeError, AttributeError):

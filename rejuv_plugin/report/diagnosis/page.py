@@ -31,12 +31,12 @@ def _page(found: Diagnosis, most: int) -> str:
     for index, (section, names) in enumerate(sections):
         blurb = f'<p class="soft">{safe(section.blurb)}</p>' if section.blurb else ""
         parts.append(f'<h2 id="s{index}">{safe(section.title)}</h2>{blurb}{_pictures(names, found, most, f"s{index}")}')
-    parts += [values(found), catalogue(found), made(found.facts)]
+    last = [values(found), catalogue(found), made(found.facts)]
     menu = [("verdict", "Verdict")]
     menu += [("evidence", "Evidence")] if found.judged else []
     menu += [(f"s{index}", section.title) for index, (section, _) in enumerate(sections)]
-    menu += [(name, title) for name, title in _LAST if f'id="{name}"' in "".join(parts[-3:])]
-    return document(f"Diagnosis: {_ladder(found)}", menu, "".join(parts))
+    menu += [entry for entry, part in zip(_LAST, last, strict=True) if part]
+    return document(f"Diagnosis: {_ladder(found)}", menu, "".join([*parts, *last]))
 
 
 _LAST = (("numbers", "Numbers"), ("meaning", "Meanings"), ("made", "How it was measured"))

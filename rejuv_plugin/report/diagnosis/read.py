@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...diagnose.made import FORMAT
 from ...errors import InputError
 from ..page.text import without_range
 from .fields import Fields
 
 FILE = "metrics.json"
-FORMAT = 1
 
 Interval = tuple[float, float] | None
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 
 class Guard:
-    """Keeps the first exception, for `check`: of a ``with`` block, or of a function that it wraps. Exits of the process
-    pass."""
+    """Keeps the first exception, without its traceback, for `check`: of a ``with`` block, or of a function that it
+    wraps. Exits of the process pass."""
 
     error: Exception | None = None
     _seconds: ClassVar[float] = 0.0
@@ -31,7 +31,7 @@ class Guard:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
         Guard._seconds += time.perf_counter() - self._began
         if isinstance(error, Exception):
-            self.error = self.error or error
+            self.error = self.error or _alone(error)
             return True
         return False
 
@@ -51,3 +51,10 @@ class Guard:
         """Raise what was kept."""
         if self.error:
             raise self.error
+
+
+def _alone(error: Exception) -> Exception:
+    """Without the frames it came through: in their locals are logits, activations and whole weights, which would stay
+    on the device for the rest of the job, and the rollout wants that memory."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)

@@ -110,6 +110,8 @@ class Hub:
             return call()
         except Exception as error:
             self._error |= dict.fromkeys(names, f"{type(error).__name__}: {error}")
+            # A guard may keep it, and with it what is in these frames.
+            error.with_traceback(None)
             return None
 
     def _agreed(self, on: Sequence[str], report: Report) -> list[str]:

@@ -35,7 +35,10 @@ class Line:
         self._engine, self._before = engine, before
         now = shards(engine)
         for shard in now:
-            if shard.master is not None and not torch.equal(shard.read, shard.master.to(shard.read)):
+            # To the device first: what is on the host may still be on its way there, which the device knows.
+            if shard.master is not None and not torch.equal(
+                shard.read, shard.master.to(shard.read.device).to(shard.read.dtype)
+            ):
                 wanted = "false, where the model's weights are not the optimizer's, rounded"
                 raise InputError("rejuvenation.monitors.sharpness", wanted, "true", "set it to false")
         # Masters stay as they are.

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +40,23 @@ class Layout:
     """The same for the residual stream, which may be cut up over ranks; each token is counted on one of them."""
     sequences: tuple[Span, ...]
     """Those that are counted, in what the attention kernel reads."""
+
+    def of_mlp(self, values: Tensor) -> Tensor:
+        """``[n, d]``: of ``[., ., d]``, tokens that are `counted`."""
+        return values.flatten(0, 1).index_select(0, self._counted_at)
+
+    def of_residual(self, values: Tensor) -> Tensor:
+        """``[n, d]``: of ``[., ., d]``, tokens that are counted in the `residual` stream."""
+        return values.flatten(0, 1).index_select(0, self._residual_at)
+
+    # Once a micro-batch, not in every layer: the host waits for the device to know how many there are.
+    @cached_property
+    def _counted_at(self) -> Tensor:
+        return self.counted.flatten().nonzero()[:, 0]
+
+    @cached_property
+    def _residual_at(self) -> Tensor:
+        return self.residual.flatten().nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -184,8 +202,8 @@ def neuron_hooks(
         monitor.name,
         module,
         guard,
-        lambda layout, h, *_: monitor.saw("redo", layer, h.detach()[layout.counted], first),
-        lambda layout, gradient: monitor.saw("grama", layer, gradient[layout.counted], first),
+        lambda layout, h, *_: monitor.saw("redo", layer, layout.of_mlp(h.detach()), first),
+        lambda layout, gradient: monitor.saw("grama", layer, layout.of_mlp(gradient), first),
     )
 
 
@@ -197,5 +215,5 @@ def rank_hooks(hooks: Hooks, module: nn.Module, watched: tuple[RankMonitor, Guar
             monitor.name,
             module,
             guard,
-            lambda layout, hidden: monitor.saw(layer, hidden.detach()[layout.residual]),
+            lambda layout, hidden: monitor.saw(layer, layout.of_residual(hidden.detach())),
         )

@@ -45,7 +45,7 @@ def shards(engine: Any) -> list[Shard]:
         raise _refused(
             "actor_rollout_ref.actor.fsdp_config.qat.enable", "false", "true, whose scales go by the weights"
         )
-    _drop_gathered(engine)
+    drop_gathered(engine)
     if isinstance(engine.module, FullyShardedDataParallel):
         flat = [handle.flat_param for handle in engine.module._all_handles]
         return [Shard(parameter.data) for parameter in flat if parameter.requires_grad]
@@ -56,7 +56,7 @@ def shards(engine: Any) -> list[Shard]:
 def renew(engine: Any) -> None:
     """Let the next forward read what `Shard.read` holds now. A collective, to be called in a mode of the engine."""
     if not is_megatron(engine):
-        _drop_gathered(engine)
+        drop_gathered(engine)
         return
     for chunk in engine.module:
         chunk.start_param_sync(force_sync=True)
@@ -75,11 +75,14 @@ def recover(engine: Any) -> None:
         reset_fsdp1(engine.module)
     elif isinstance(engine.module, FSDPModule):
         reset_fsdp2(engine.module)
-    _drop_gathered(engine)
+    drop_gathered(engine)
 
 
-def _drop_gathered(engine: Any) -> None:
-    """Of FSDP: a root may keep whole tensors after a forward, and the next one would take those."""
+def drop_gathered(engine: Any) -> None:
+    """Of FSDP: a root keeps whole tensors after a forward that no backward follows, and the next forward would take
+    those."""
+    if is_megatron(engine):
+        return
     if isinstance(engine.module, FullyShardedDataParallel):
         for handle in engine.module._all_handles:
             handle.reshard(handle.uses_sharded_strategy)

@@ -18,7 +18,7 @@ from ....checkpoint.progress import ProgressLines
 from ....checkpoint.provenance import Inputs, content_key, manifest
 from ....checkpoint.small_file import write_text
 from ....checkpoint.stream import Shard
-from ....loading import whole
+from ....loading import by_tensor
 from ....neurons.reset_set import ResetSet
 from ....ops.drift import Drift
 from ....probe.cache import set_path
@@ -103,7 +103,7 @@ class WorkerMode(Outcome):
             group = getattr(trainer, role, None)
             if group is not None and group is not trainer.actor_rollout_wg:
                 self._check_same(role, group.rejuvenation_report())
-        drift = whole(self._plan, {part: both for report in reports for part, both in report["drift"].items()})
+        drift = by_tensor(self._plan, {part: both for report in reports for part, both in report["drift"].items()})
         seconds = max(report["seconds"] for report in reports)
         said = manifest(self._plan, self._inputs, {}, [_shard(self._plan, drift)], seconds)
         said["parameters_fused"] = sum(operation.common for operation in self._plan.fused if operation.name in drift)

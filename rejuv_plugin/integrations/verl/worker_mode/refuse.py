@@ -13,19 +13,18 @@ STRATEGIES = ("fsdp", "fsdp2", "megatron")
 _DISK = "set rejuvenation.mode=disk"
 
 
-def refuse(config: Any, settings: RejuvenationConfig, uses_lora: bool) -> None:
+def refuse(config: Any, settings: RejuvenationConfig, engines: list[str], uses_lora: bool) -> None:
     """Refuse what would be wrong, or is not known to be right, with ``rejuvenation.mode=worker``.
 
     Args:
         config: verl's configuration.
         settings: its group ``rejuvenation``.
+        engines: the keys of those that may start rejuvenated.
         uses_lora: whether the actor has a LoRA adapter.
 
     Raises:
         InputError: by the key of the setting that does not go with worker mode.
     """
-    roles = ["actor", "ref"]
-    engines = [f"actor_rollout_ref.{role}" for role in roles] + (["critic"] if settings.critic else [])
     for engine in engines:
         strategy = OmegaConf.select(config, f"{engine}.strategy")
         if strategy is not None and strategy not in STRATEGIES:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ....checkpoint import Plan, plan_reset
+from ....checkpoint.pieces import read_exactly
 from ....config import FusionConfig, ResetConfig
 from ....errors import InputError
 from ....neurons.reset_set import ResetSet
 from ....probe.dialogue import Example
-from ..job import MODEL_PATH
+from ..job import BASE_PATH, MODEL_PATH
 from ..planning import SET_KEY, fusion_of
 
 _PLACES, _SAMPLE = 16, 4 << 10
@@ -57,7 +58,7 @@ class Start:
         plan = fusion_of(self.base_path, self.sft_path, self.fusion)
         if fingerprint(plan) != self.fingerprint:
             raise InputError(
-                f"{MODEL_PATH} and rejuvenation.base_path",
+                f"{MODEL_PATH} and {BASE_PATH}",
                 "on every node the checkpoints that the trainer's node has",
                 f"others at {plan.sft.root} or {plan.base.root}",
                 "copy both to the same paths on all nodes",
@@ -79,10 +80,12 @@ def fingerprint(plan: Plan) -> str:
         for name, header in side.headers.items():
             digest, first = hashlib.sha256(header.prefix), len(header.prefix)
             last = max(first, header.size - _SAMPLE)
+            path = side.root / name
             # Without a buffer, for which a shared file system may ask megabytes.
-            with (side.root / name).open("rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 for place in range(_PLACES):
-                    file.seek(first + (last - first) * place // (_PLACES - 1))
-                    digest.update(file.read(_SAMPLE))
+                    start = first + (last - first) * place // (_PLACES - 1)
+                    sample = bytearray(min(_SAMPLE, header.size - start))
+                    digest.update(read_exactly(file.fileno(), start, sample, path))
             content.append([name, header.size, digest.hexdigest()])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
