@@ -135,7 +135,7 @@ def _check_same(output: Path, plan: "Plan") -> None:
         return
     try:
         found = read_json(result)
-        before = [found[side]["path"] for side in ("base", "sft")]
+        before = [str(found[side]["path"]) for side in ("base", "sft")]
     except (OSError, ValueError, LookupError, TypeError):
         before = ["something else"]
     if before != [str(plan.base.root), str(plan.sft.root)]:

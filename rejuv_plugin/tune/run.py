@@ -18,11 +18,11 @@ from ..config.tuning import HALF
 from ..diagnose.made import made
 from . import record
 from .ask import Asker
-from .earlier import RESULT, keep
+from .earlier import RESULT, TRACE, keep
 from .objective import objective
 from .question import Question
 from .search import Search, search
-from .trace import NAME, Trace, address
+from .trace import Trace, address
 
 
 def tune(
@@ -73,7 +73,7 @@ def _tuned(
     lanes = search(
         Search(settings.grid, rhos, resolution, len(question.tasks), settings.seed, (HALF,)),
         goal,
-        Asker(question, Trace(directory / NAME, asked), progress),
+        Asker(question, Trace(directory / TRACE, asked), progress),
     )
     seconds = time.monotonic() - began
     found = _made(question, settings, rhos, seconds) | {

@@ -12,10 +12,8 @@ from typing import Any
 
 from ..checkpoint.small_file import parse_json
 from ..errors import InputError
-from .earlier import TRACE
 from .scored import NOTHING, Candidate, Scored
 
-NAME = TRACE
 _BEGINNING = b'{"key": "'
 
 

@@ -159,7 +159,7 @@ def _put_right(engine: Any, error: Exception) -> None:
         SystemExit: it cannot be done. Training on might be on other weights, and nobody would see it.
     """
     # torch 2.11 lets a checkpointed forward that raises wait, with its hooks on whatever autograd saves, until the last
-    # frame that knows of it is gone. The error is kept, and with it its frames.
+    # frame that knows of it is gone: those that this error came through still do.
     traceback.clear_frames(error.__traceback__)
     try:
         recover(engine)
