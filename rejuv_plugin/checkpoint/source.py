@@ -50,6 +50,6 @@ def locate(name: str, key: str) -> Path:
         raise InputError(
             key,
             "a directory or a hub name that can be downloaded",
-            f"{name!r}, which is no directory here and not to be had from the hub ({type(error).__name__}: {reason})",
+            f"{name!r}: no such directory here, and not to be had from the hub ({type(error).__name__}: {reason})",
             f"check {key} and the network, or download it elsewhere and give its directory",
         ) from None

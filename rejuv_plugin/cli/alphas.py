@@ -63,7 +63,11 @@ def alphas(
     drifts = by_layer(drifts) if of == "layer" else drifts
     if not drifts:
         raise InputError("--of", "a model with numbered layers", "none", "use tensor")
-    found = furthest(drifts, above)
+    # What is all zero in the base is infinitely far from it, however little it is.
+    ranked = {name: drift for name, drift in drifts.items() if math.isfinite(drift.relative)}
+    if not ranked:
+        raise InputError("--base", f"{of}s that are not all zero", "none", "check --base")
+    found = furthest(ranked, above)
     setting = alpha_of(plan, found, alpha)
     if as_json:
         # JSON has no infinity, which is the drift of what was all zero in the base.
@@ -71,8 +75,9 @@ def alphas(
         print(json.dumps({"alpha_of": setting, "relative_drift": relative}, indent=2))
         return
     print(setting)
+    apart = len(drifts) - len(ranked)
     print(
         f"{len(found)} of {len(drifts)} {of}s: relative drift {drifts[found[-1]].relative:.3%} "
-        f"to {drifts[found[0]].relative:.3%}",
+        f"to {drifts[found[0]].relative:.3%}" + (f"; {apart} all zero in the base, not ranked" if apart else ""),
         file=sys.stderr,
     )

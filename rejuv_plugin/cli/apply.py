@@ -11,7 +11,7 @@ import click
 
 from ..config import FusionConfig, ResetConfig
 from ..errors import InputError
-from ..report.apply import measured_on_another, not_finite, plan_record, print_plan, summary
+from ..report.apply import measured_on_another, not_finite, plan_record, print_plan, summary, unrelated
 from .options import PATH, as_options
 
 if TYPE_CHECKING:
@@ -211,8 +211,9 @@ def apply(
         print(json.dumps(manifest | ({"entropy": entropy} if entropy else {}), indent=2))
     else:
         print(("Was there already, whole. " if finished else "") + summary(manifest, entropy, output))
-    if warning := measured_on_another(manifest):
-        print(f"rejuv: warning: {warning}", file=sys.stderr)
+    for warning in (unrelated(manifest["drift_from_base"]["sft"]["relative_l2"]), measured_on_another(manifest)):
+        if warning:
+            print(f"rejuv: warning: {warning}", file=sys.stderr)
     if unknown := not_finite(manifest):
         print(f"rejuv: warning: NaN or infinity in {unknown}: RL will not get far from here", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 """``rejuv diagnose``: is a checkpoint over-trained, ready for RL, or too weak to learn from?"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     from ..checkpoint.target import check_writable
     from ..diagnose.inputs import read_inputs
     from ..diagnose.run import diagnose as measure
+    from ..report.apply import unrelated
     from ..report.console import show
     from ..report.diagnose import table
     from ..report.diagnosis import write
@@ -92,4 +94,6 @@ def diagnose(base: str, sft: tuple[str, ...], output: Path, **options: Any) -> N
     for row in metrics["checkpoints"]:
         for name, why in row["not_measured"].items():
             print(f"{row['name']}: {name} was not measured: {why}")
+        if warning := unrelated(row["numbers"]["drift"]["value"]):
+            print(f"rejuv: warning: {row['name']}: {warning}", file=sys.stderr)
     print(f"{metrics['seconds']:.0f} s; everything that was measured: {output / 'report.html'}, {output / FILE}")

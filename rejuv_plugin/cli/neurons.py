@@ -71,7 +71,13 @@ def calibrate(
     with bars() as progress, fitting(target, "--device"):
         pairs = sample_pairs(checkpoint, source, examples, seed, target, progress)
     write_pairs(pairs, output)
-    print(f"{len(pairs)} finished answers to prompts that were drawn: {output}")
+    print(f"{len(pairs)} finished answers of the {examples} that were asked for: {output}")
+    if 2 * len(pairs) < examples:
+        print(
+            f"rejuv: warning: {examples - len(pairs)} answers are missing: too few prompts, or too long for "
+            f"--max-response {max_response}",
+            file=sys.stderr,
+        )
 
 
 @click.command(short_help="Show which neurons a reset takes, or how two sets differ.")

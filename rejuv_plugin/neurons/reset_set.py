@@ -73,6 +73,9 @@ def from_json(content: Any, key: str) -> ResetSet:
         InputError: named ``key``; not a set of this format, or one that was edited by hand.
     """
     try:
+        if "tensors" in content:
+            fix = "give the file that --save-reset-set wrote"
+            raise InputError(key, "a reset set", "the manifest of a checkpoint (rejuvenation.json)", fix)
         if content["format"] != FORMAT:
             raise InputError(key, f"a reset set of format {FORMAT}", f"format {content['format']!r}", _AGAIN)
         modules = {

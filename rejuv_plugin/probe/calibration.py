@@ -124,7 +124,10 @@ def _prompt(row: Any, column: str, number: int, key: str) -> list[Message]:
 def _dialogue(row: Any, number: int, key: str) -> list[Message]:
     if not isinstance(row, dict) or not ("messages" in row or {"prompt", "response"} <= row.keys()):
         names = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise InputError(key, _COLUMNS, f"{names} in row {number}", "rename the columns")
+        fix = "rename the columns"
+        if isinstance(row, dict) and "prompt" in row:
+            fix = "if these are prompts alone, as RL has them, make answers to them (rejuv calibrate); else " + fix
+        raise InputError(key, _COLUMNS, f"{names} in row {number}", fix)
     if "messages" in row:
         messages = row["messages"]
     else:

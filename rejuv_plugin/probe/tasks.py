@@ -61,8 +61,9 @@ def draw_tasks(
     random.Random(seed).shuffle(every)
     context = of_text(checkpoint, "max_position_embeddings")
     if context and prompts.max_response >= context:
-        expected = f"responses shorter than the {context} positions of {checkpoint.key}"
-        raise InputError(prompts.key, expected, f"up to {prompts.max_response} tokens", "allow shorter responses")
+        expected = f"room for a prompt and max_response in the {context} positions of {checkpoint.key}"
+        fix = f"set max_response (--max-response) below {context}"
+        raise InputError(prompts.key, expected, f"max_response {prompts.max_response}", fix)
     limits = [limit for limit in (prompts.max_prompt, context and context - prompts.max_response) if limit is not None]
     found: list[Task] = []
     too_long = 0

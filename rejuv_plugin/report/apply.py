@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ResetConfig
 
+UNRELATED = 0.9
+"""Relative L2 drift from which on a base is doubted: of models that were trained apart it is near the square root of
+2, as their weights have nothing to do with each other; SFT, however long, is a part of that."""
+
 if TYPE_CHECKING:
     from ..checkpoint import Plan
 
@@ -77,6 +81,20 @@ def not_finite(manifest: dict[str, Any]) -> str:
     if drift["relative_l2"] is not None:
         return ""
     return ", ".join(group for group, value in drift["by_group"].items() if value is None)
+
+
+def unrelated(drift: float | None) -> str:
+    """A warning about a base that the SFT checkpoint does not seem to come of; empty where it does.
+
+    Args:
+        drift: relative L2 distance of the SFT checkpoint from the base; None if it is not finite.
+    """
+    if drift is None or drift < UNRELATED:
+        return ""
+    return (
+        f"the SFT checkpoint is as far from the base ({drift:.0%}) as models are that were trained apart: is this the "
+        "base that SFT started from?"
+    )
 
 
 def measured_on_another(manifest: dict[str, Any]) -> str:

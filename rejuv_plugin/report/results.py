@@ -46,8 +46,11 @@ def _kind(path: Path, key: str) -> Kind:
         fix = f"name one of them: {path / found[0]}, or {path / found[1]}"
         raise InputError(key, "one kind of result in a directory", f"{' and '.join(found)} in {path}", fix)
     if not found and path.is_dir():
-        fix = "give the directory of a run that has made a step, of a diagnosis or of a tuning"
-        raise InputError(str(path), f"{', '.join((PLASTICITY, *_FILES))} in it", "none of them", fix)
+        fix = (
+            "give the directory of a diagnosis, of a tuning, or of a run that has made a step with its monitors on "
+            "(rejuvenation.monitors.enabled)"
+        )
+        raise InputError(str(path), f"one of {', '.join((PLASTICITY, *_FILES))} in it", "none of them", fix)
     return _FILES[found[0]] if found else "run"
 
 

@@ -97,14 +97,16 @@ def test_how_many_are_above_a_quantile(above: float, count: int, expected: int) 
     assert furthest(drifts, above) == [str(i) for i in range(count - 1, count - 1 - expected, -1)]
 
 
-def test_what_was_zero_in_the_base_moved_furthest(ladder: Path, capsys) -> None:
+def test_what_was_zero_in_the_base_is_not_ranked(ladder: Path, capsys) -> None:
     name = "model.layers.0.self_attn.k_proj.bias"
     set_weights(ladder / "base", weights(ladder / "base") | {name: torch.zeros(16, dtype=torch.bfloat16)})
     capsys.readouterr()
     assert alphas(ladder, "--alpha", "0.3", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["alpha_of"].startswith(f"{name}:0.3 ")
+    assert name not in found["alpha_of"]
     assert found["relative_drift"][name] is None
+    assert alphas(ladder, "--alpha", "0.3") == 0
+    assert capsys.readouterr().err.endswith("; 1 all zero in the base, not ranked\n")
 
 
 def test_both_copies_of_a_tied_embedding_are_named(tmp_path: Path, capsys) -> None:

@@ -58,7 +58,7 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
     ("rows", "says"),
     [
         ([], "no rows"),
-        ([{"prompt": "a"}], "prompt in row 0"),
+        ([{"prompt": "a"}], "prompt in row 0. Fix: if these are prompts alone, as RL has them, make answers to them"),
         ([{"question": "a", "answer": "b"}], "question, answer in row 0"),
         ([3], "int in row 0"),
         ([{"prompt": "a", "response": ""}], "none in row 0"),

@@ -16,6 +16,7 @@ from checkpoints import SINGLE, copy, make_pair, set_weights, snapshot, weights
 import rejuv_plugin
 from rejuv_plugin import checkpoint
 from rejuv_plugin.cli import main
+from rejuv_plugin.report.apply import unrelated
 
 ROOT = Path(rejuv_plugin.__file__).parents[1]
 
@@ -46,7 +47,16 @@ def test_apply_writes_and_says_where(pair: Path, capsys: pytest.CaptureFixture) 
     assert f"{manifest['parameters_fused']:,} parameters" in out
     assert f"{manifest['drift_from_base']['output']['relative_l2']:.3%}" in out
     assert f" GB in {manifest['seconds']} s" in out
-    assert err == "", "a short job has no progress in a log"
+    assert err.splitlines() == [f"rejuv: warning: {unrelated(manifest['drift_from_base']['sft']['relative_l2'])}"], (
+        "these two have nothing to do with each other; a short job has no progress in a log"
+    )
+
+
+def test_a_base_that_sft_started_from_is_no_cause_for_a_warning(pair: Path, capsys: pytest.CaptureFixture) -> None:
+    near = {name: tensor + 0.3 * tensor.roll(1) for name, tensor in weights(pair / "base").items()}
+    set_weights(pair / "sft", near)
+    assert apply("--alpha", "0.4") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_apply_json_prints_the_manifest(pair: Path, capsys: pytest.CaptureFixture) -> None:

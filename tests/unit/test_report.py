@@ -252,7 +252,7 @@ def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     [
         (lambda root: ["gone"], "gone: expected the directory of a run, got nothing there"),
         (lambda root: ["file"], "file: expected the directory of a run, got a file"),
-        (lambda root: ["empty"], "empty: expected plasticity.jsonl, metrics.json, tuning.json in it, got none"),
+        (lambda root: ["empty"], "empty: expected one of plasticity.jsonl, metrics.json, tuning.json in it, got none"),
         (lambda root: ["none"], "none: expected at least one step, got none in "),
         (lambda root: ["broken"], "broken: expected lines that the monitors wrote, got another at "),
         (lambda root: ["good", "broken_alarms"], "broken_alarms: expected lines that the monitors wrote, got another"),

@@ -118,6 +118,9 @@ def test_sets_are_shown_and_compared(own: Path, capsys: pytest.CaptureFixture) -
     assert all("0 only in small.json" in line and line.startswith("Jaccard 0.") for line in compared)
     assert command("reset-set", "gone.json") == 2
     assert capsys.readouterr().err.startswith("rejuv: FILE: expected a readable reset set")
+    Path("manifest.json").write_text(json.dumps({"format": 2, "tensors": {}}))
+    assert command("reset-set", "manifest.json") == 2
+    assert "the manifest of a checkpoint (rejuvenation.json). Fix: give the file" in capsys.readouterr().err
 
 
 def test_ratio_0_is_fusion_and_ratio_1_the_base(own: Path) -> None:

@@ -40,7 +40,9 @@ def test_answers_to_prompts_of_the_training_set(own: Path, capsys: pytest.Captur
     assert calibrate("--examples", "12", "--max-response", "400") == 0
     assert torch.equal(torch.random.get_rng_state(), random), "sampling must not disturb the caller's random numbers"
     pairs = [json.loads(line) for line in (own / "pairs.jsonl").read_text().splitlines()]
-    assert f"{len(pairs)} finished answers" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert out == f"{len(pairs)} finished answers of the 12 that were asked for: pairs.jsonl\n"
+    assert ("answers are missing" in err) == (len(pairs) < 6)
     prompts = [list(map(dict, p)) for p in pd.read_parquet(own / "train.parquet")["prompt"]]
     assert 0 < len(pairs) <= 12
     assert all(pair["prompt"] in prompts and pair["response"].strip() for pair in pairs)
@@ -80,7 +82,7 @@ def test_a_model_that_overflows_is_named(own: Path, capsys: pytest.CaptureFixtur
         (("--device", "tpu"), "--device: expected auto or cpu or cuda"),
         (
             ("--max-response", "600"),
-            "--prompts: expected responses shorter than the 512 positions of --sft, got up to 600",
+            "--prompts: expected room for a prompt and max_response in the 512 positions of --sft, got max_response 60",
         ),
     ],
 )

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ...report.apply import alpha_in_words
+from ...report.apply import alpha_in_words, unrelated
 from .job import Job
 
 
@@ -63,6 +63,8 @@ class Summary:
             f"start of RL {_shown(drift['output'])}",
             f"KL reference: {reference}; critic: {'rejuvenated' if settings.critic else 'its own path'}",
         ]
+        if warning := unrelated(drift["sft"]["relative_l2"]):
+            lines.append(f"WARNING: {warning}")
         print("\n  ".join(lines), flush=True)
 
 
