@@ -157,6 +157,8 @@ def _note(names: Sequence[str], runs: Sequence[Run], meanings: Meanings, most: i
     said = [meanings.of(name).meaning for name in names]
     if layered := max(_layered(name, runs) for name in names):
         said.append("line: median over layers" + (", band: 5 % to 95 %" if layered <= _BANDS else ""))
+        if any(name in run.metrics and _layered(name, [run]) for name in names for run in runs):
+            said.append("dashed: the whole model")
     if _PASS in names and any(_FLOOR in run.metrics for run in runs):
         said.append("dashed: p*(g), below which most groups give no signal")
     longest = max((len(points) for run in runs for name, points in run.metrics.items() if base_of(name) in names))
