@@ -54,6 +54,7 @@ def steps_of(seed: int, start_entropy: float, gain: float, steps: int = 40, laye
             "top1": 1 - entropy / 2,
             "update_ratio": abs(6.2e-6 + noise(4e-7)),
             "changed_bits": abs(0.004 + noise(0.0005)),
+            "drift_base": 0.02 + 4e-5 * step,
         }
         by_layer = {
             "grad_norm": [abs(0.05 * (1 + layer / 3) + noise(0.01)) for layer in range(layers)],

@@ -243,7 +243,7 @@ def test_the_command(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     assert err == ""
     first = output.read_text()
     checked(first)
-    assert "line: median over layers; dashed: the whole model" in first
+    assert "line: median over layers, band: 5 % to 95 %; dashed: the whole model" in first
     assert rejuv(str(three[0]), "--output", str(output)) == 0
     assert output.read_text() != first, "an older report is replaced"
 
