@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny genuine HF checkpoints and data sets that verl accepts: made in a second, no download."""
 
+import json
 import random
 from pathlib import Path
 
@@ -74,6 +75,13 @@ def save_sft(path: Path, base: Path, *, seed: int = 1, scale: float = 0.02) -> P
             parameter.add_(noise.to(parameter.dtype))
     model.save_pretrained(path)
     tokenizer().save_pretrained(path)
+    return path
+
+
+def save_calibration(path: Path, rows: int = 4) -> Path:
+    """Write prompts with responses, as jsonl."""
+    pairs = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(rows)]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     return path
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import ResetConfig
 
+if TYPE_CHECKING:
+    from ..checkpoint import Plan
+
 UNRELATED = 0.9
 """Relative L2 drift from which on a base is doubted: of models that were trained apart it is near the square root of
 2, as their weights have nothing to do with each other; SFT, however long, is a part of that."""
-
-if TYPE_CHECKING:
-    from ..checkpoint import Plan
 
 
 def plan_record(plan: "Plan", reset: ResetConfig, output: Path) -> dict[str, Any]:

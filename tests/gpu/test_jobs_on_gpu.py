@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from verl_jobs.conftest import models as models
 from verl_jobs.job import DETERMINISTIC, ROOT, STANDING_STILL, Job, importing, plasticity
 
 pytestmark = [
@@ -24,30 +25,19 @@ ON_GPU = importing(ROOT / "tests") | {
 }
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with base, SFT checkpoint, data and calibration data."""
-    root = tmp_path_factory.mktemp("inputs")
-    tiny.save_base(root / "base")
-    tiny.save_sft(root / "sft", root / "base")
-    tiny.save_data(root / "data")
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
-    (root / "calibration.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return root
-
-
-def job(inputs: Path, directory: Path, *overrides: str, steps: int = 2) -> Job:
+def job(models: Path, directory: Path, *overrides: str, steps: int = 2) -> Job:
+    data = tiny.save_calibration(directory.with_suffix(".jsonl"))
     repair = [
-        "+rejuvenation=default", f"rejuvenation.base_path={inputs}/base",
-        "rejuvenation.reset.ratio=0.05", f"rejuvenation.reset.calibration={inputs}/calibration.jsonl",
+        "+rejuvenation=default", f"rejuvenation.base_path={models}/base",
+        "rejuvenation.reset.ratio=0.05", f"rejuvenation.reset.calibration={data}",
         "rejuvenation.reset.positions=2", "rejuvenation.monitors.probe_set.every=1",
     ]  # fmt: skip
-    run = Job(directory, inputs / "sft", inputs / "data", steps, [*repair, *overrides], env=ON_GPU)
+    run = Job(directory, models / "sft", models / "data", steps, [*repair, *overrides], env=ON_GPU)
     return run.run(timeout=240)
 
 
-def test_disk_mode_with_the_reset_measured_on_the_gpu(inputs: Path, tmp_path: Path) -> None:
-    run = job(inputs, tmp_path / "job", "rejuvenation.monitors.sharpness=true", *STANDING_STILL)
+def test_disk_mode_with_the_reset_measured_on_the_gpu(models: Path, tmp_path: Path) -> None:
+    run = job(models, tmp_path / "job", "rejuvenation.monitors.sharpness=true", *STANDING_STILL)
     (made,) = (run.directory / "checkpoints" / "rejuvenated").glob("sft-*")
     start, actor = load_file(made / "model.safetensors"), run.final_weights()
     assert [name for name, value in start.items() if not torch.equal(actor[f"0.{name}"].cpu(), value)] == []
@@ -63,10 +53,10 @@ def test_disk_mode_with_the_reset_measured_on_the_gpu(inputs: Path, tmp_path: Pa
     assert "off from step" not in run.log
 
 
-def test_worker_mode_trains_to_the_same_bits_with_and_without_monitors(inputs: Path, tmp_path: Path) -> None:
+def test_worker_mode_trains_to_the_same_bits_with_and_without_monitors(models: Path, tmp_path: Path) -> None:
     settings = ["rejuvenation.mode=worker", "trainer.save_freq=2", *DETERMINISTIC]
     watched, alone = (
-        job(inputs, tmp_path / on, f"rejuvenation.monitors.enabled={on}", *settings) for on in ("true", "false")
+        job(models, tmp_path / on, f"rejuvenation.monitors.enabled={on}", *settings) for on in ("true", "false")
     )
     expected = alone.final_weights()
     assert [name for name, value in watched.final_weights().items() if not torch.equal(value, expected[name])] == []

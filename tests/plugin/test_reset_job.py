@@ -42,9 +42,8 @@ def _cluster() -> Iterator[None]:
 def root(tmp_path: Path) -> Path:
     base = tiny.save_base(tmp_path / "base")
     tiny.save_sft(tmp_path / "sft", base, scale=0.05)
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
     tiny.save_data(tmp_path, train=24)
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.save_calibration(tmp_path / "data.jsonl")
     return tmp_path
 
 

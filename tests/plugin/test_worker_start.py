@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worker mode up to where the workers start: what the trainer decides, and what it sends."""
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,7 @@ from rejuv_plugin.probe.measure import selection_settings
 def root(tmp_path: Path) -> Path:
     base = tiny.save_base(tmp_path / "base")
     tiny.save_sft(tmp_path / "sft", base, scale=0.05)
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.save_calibration(tmp_path / "data.jsonl")
     return tmp_path
 
 

@@ -38,8 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny.save_sft(tmp_path / "sft", tiny.save_base(tmp_path / "base"), scale=0.05)
     tiny.save_data(tmp_path, train=20)
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.save_calibration(tmp_path / "data.jsonl")
     return tmp_path
 
 

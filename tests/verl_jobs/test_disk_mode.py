@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 from verl_jobs.job import (
@@ -58,10 +59,7 @@ def test_loaded_but_not_asked_for_changes_no_bit(models: Path, without_plugin: J
 
 def test_alpha_one_is_the_plain_sft_start(models: Path, without_plugin: Job, tmp_path: Path) -> None:
     """All monitors are on, and have seen all of it, and changed nothing."""
-    probe = tmp_path / "probe.jsonl"
-    probe.write_text(
-        "".join(json.dumps({"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"}) + "\n" for a in range(4))
-    )
+    probe = tiny.save_calibration(tmp_path / "probe.jsonl")
     monitors = {"monitors__probe_set__data": probe, "monitors__probe_set__every": 2}
     monitored = plain(models, tmp_path, *rejuvenated(models, fusion__alpha=1, **monitors)).run()
     assert_same_run(without_plugin, monitored)

@@ -5,15 +5,14 @@
 import json
 from pathlib import Path
 
+import tiny
 import torch
 from safetensors.torch import load_file
 from verl_jobs.job import STANDING_STILL, Job, assert_asynchronous
 
 
 def test_the_actor_starts_with_the_bases_neurons(models: Path, tmp_path: Path) -> None:
-    data = tmp_path / "calibration.jsonl"
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(4)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tiny.save_calibration(tmp_path / "calibration.jsonl")
     job = Job(tmp_path / "job", models / "sft", models / "data", steps=2)
     job.overrides = [
         "+rejuvenation=default", f"rejuvenation.base_path={models}/base",

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from checkpoints import weights
 from safetensors.torch import save_file
@@ -83,9 +84,7 @@ def test_two_fsdp2_workers_start_from_a_given_set(models: Path, tmp_path: Path) 
 
 def test_workers_find_the_neurons_and_a_resumed_run_keeps_them(models: Path, tmp_path: Path) -> None:
     """PPO on two FSDP1 workers, with the SFT model as the reference and a rejuvenated critic; then one step more."""
-    data = tmp_path / "calibration.jsonl"
-    rows = [{"prompt": f"{a}+{a}=", "response": f"{2 * a} it is"} for a in range(3)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tiny.save_calibration(tmp_path / "calibration.jsonl", rows=3)
     job = Job(tmp_path / "job", models / "sft", models / "data", steps=1)
     job.overrides = [
         *settings(models, ref="sft", critic=True),
